@@ -1,0 +1,271 @@
+"""`TargetProfile`: everything that is particular to a device, read from `targets/*.toml`.
+
+A profile's file stem is its name. `extends` names another profile whose keys it inherits, table by table.
+Unknown keys are errors. `[sources]` says where each value that is not obvious comes from.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from edgekit.errors import ProfileError, nearest
+
+PositiveInt = Annotated[int, Field(ge=1)]
+
+
+class _Table(BaseModel):
+    """A TOML table: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Hardware(_Table):
+    """The CPU that the profile is for.
+
+    Attributes:
+        isa: Instruction set as the device's operating system names it.
+        needs: CPU features that must all be there for the profile's kernels (names of /proc/cpuinfo).
+        saturates: True where the int8 kernels add products in saturating 16-bit lanes.
+    """
+
+    isa: Literal["x86_64", "aarch64", "armv7l", "wasm32"]
+    needs: tuple[str, ...] = ()
+    saturates: bool = False
+
+
+class Onnx(_Table):
+    """Versions that the file is written with, and the runtime that reads it.
+
+    Attributes:
+        opset: Version of the default operator set.
+        ir_version: Version of the file format.
+        min_runtime: Oldest ONNX Runtime release that loads the file.
+    """
+
+    opset: PositiveInt
+    ir_version: PositiveInt
+    min_runtime: str
+
+
+class Quantization(_Table):
+    """Rules of static quantization on this target.
+
+    Attributes:
+        activation_type: Type of quantized activations.
+        weight_type: Type of quantized weights.
+        activation_symmetric: Put the activations' zero point in the middle.
+        per_channel: One weight scale per output channel instead of one per tensor.
+        reduce_range: Weights in 7 bits (-64..64), so that saturating kernels cannot overflow.
+        embeddings: How tables read by `Gather` are stored.
+        matmul_ops: Op types quantized where their weight is constant, outputs left in float.
+        conv_ops: Op types quantized with their outputs, in graphs that contain a convolution.
+    """
+
+    activation_type: Literal["uint8", "int8"]
+    weight_type: Literal["int8"]
+    activation_symmetric: bool = False
+    per_channel: bool = True
+    reduce_range: bool = False
+    embeddings: Literal["int8-per-row", "float"] = "int8-per-row"
+    matmul_ops: tuple[Literal["MatMul", "Gemm"], ...] = ("MatMul", "Gemm")
+    conv_ops: tuple[
+        Literal[
+            "Conv",
+            "Gemm",
+            "MatMul",
+            "Add",
+            "MaxPool",
+            "AveragePool",
+            "GlobalAveragePool",
+            "ReduceMean",
+            "Concat",
+            "Flatten",
+            "Reshape",
+        ],
+        ...,
+    ] = ("Conv", "Gemm", "MatMul", "Add", "MaxPool", "AveragePool", "GlobalAveragePool", "Flatten", "Reshape")
+
+
+class Runtime(_Table):
+    """How an app opens the session, and how latency is measured.
+
+    Attributes:
+        threads: Intra-op threads.
+        points: (batch, length) pairs at which text models are timed; other models use the batches only.
+        session_options: ONNX Runtime session configuration entries that belong to the artifact.
+    """
+
+    threads: PositiveInt = 1
+    points: tuple[tuple[PositiveInt, PositiveInt], ...] = ((1, 16), (1, 128), (8, 64))
+    session_options: dict[str, str] = Field(default_factory=dict)
+
+
+class Packaging(_Table):
+    """What the package holds beside `model.onnx`.
+
+    Attributes:
+        ort_format: Also write `model.ort` and the list of operators that it needs.
+        ort_platform: Platform that the ORT-format file is optimized for.
+    """
+
+    ort_format: bool = False
+    ort_platform: Literal["arm", "amd64"] | None = None
+
+
+class Policy(_Table):
+    """What the target wants quantization for, and what counts as good enough.
+
+    Attributes:
+        wants: `speed` notes it in the report when int8 is not faster; `size` does not.
+        min_size_ratio: Float bytes over quantized bytes that the file must reach at least.
+        gates: Overrides of task thresholds, by check name.
+    """
+
+    wants: Literal["speed", "size"] = "speed"
+    min_size_ratio: float | None = None
+    gates: dict[str, float] = Field(default_factory=dict)
+
+
+class TargetProfile(_Table):
+    """One device profile.
+
+    Attributes:
+        name: Stem of its file.
+        title: One line that says which devices it is for.
+        status: What has been proved about it, one sentence.
+        sources: Dotted key -> where the value comes from.
+    """
+
+    name: str
+    title: str
+    status: str
+    hardware: Hardware
+    onnx: Onnx
+    quantization: Quantization
+    runtime: Runtime = Runtime()
+    packaging: Packaging = Packaging()
+    policy: Policy = Policy()
+    sources: dict[str, str] = Field(default_factory=dict)
+
+
+def targets_dir() -> Path:
+    """Return the folder that holds the built-in profiles: inside the wheel, or beside the checkout."""
+    package = Path(str(files("edgekit")))
+    installed = package / "_targets"
+    return installed if installed.is_dir() else package.parent / "targets"
+
+
+def available() -> tuple[str, ...]:
+    """Return the names of the built-in profiles, sorted."""
+    return tuple(sorted(path.stem for path in targets_dir().glob("*.toml")))
+
+
+def load_profile(target: str) -> TargetProfile:
+    """Return the profile that a `--target` value names.
+
+    Args:
+        target: A built-in name, or a path to a TOML file (anything that ends in `.toml`).
+
+    Raises:
+        ProfileError: The name is unknown, the file cannot be read, a key is unknown or a value is wrong.
+    """
+    path = Path(target) if target.endswith(".toml") else targets_dir() / f"{target}.toml"
+    if not path.is_file():
+        if target.endswith(".toml"):
+            raise ProfileError(f"target file not found: {target}", "Check the path given to --target.")
+        raise ProfileError(f"unknown target '{target}'", nearest(target, available()))
+    return profile_from_table(path.stem, _read_with_bases(path, ()))
+
+
+def profile_from_table(name: str, table: dict[str, Any]) -> TargetProfile:
+    """Return the profile that a parsed TOML table describes, `extends` already resolved.
+
+    Raises:
+        ProfileError: A key is unknown (the nearest known one is named), missing, or has a wrong value.
+    """
+    try:
+        profile = TargetProfile.model_validate({"name": name, **table})
+    except ValidationError as error:
+        raise ProfileError(*explain(error, TargetProfile, f"target '{name}'")) from None
+    unknown = [key for key in profile.sources if not _has_key(profile, key)]
+    if unknown:
+        raise ProfileError(
+            f"target '{name}': [sources] names a key that does not exist: {unknown[0]}",
+            "Use dotted keys such as 'quantization.reduce_range'.",
+        )
+    return profile
+
+
+def explain(error: ValidationError, root: type[BaseModel], what: str) -> tuple[str, str]:
+    """Turn the first problem that pydantic found into a message and a hint.
+
+    Args:
+        error: What pydantic raised.
+        root: The model that was validated.
+        what: Name of the file or table, for the message.
+    """
+    first = error.errors()[0]
+    parts = [str(part) for part in first["loc"]]
+    dotted = ".".join(parts)
+    if first["type"] == "extra_forbidden":
+        return f"{what}: unknown key '{dotted}'", nearest(parts[-1], _keys_at(root, parts[:-1]))
+    if first["type"] == "missing":
+        return f"{what}: the key '{dotted}' is missing", 'Add it, or inherit it with extends = "...".'
+    return f"{what}: {dotted}: {first['msg']} (got {first.get('input')!r})", ""
+
+
+def _keys_at(root: type[BaseModel], path: list[str]) -> list[str]:
+    """Return the field names of the table that `path` leads to."""
+    model: type[BaseModel] = root
+    for part in path:
+        field = model.model_fields.get(part)
+        inner = field.annotation if field else None
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            model = inner
+    return list(model.model_fields)
+
+
+def _has_key(profile: TargetProfile, dotted: str) -> bool:
+    value: Any = profile
+    for part in dotted.split("."):
+        if isinstance(value, dict) and part in value:
+            value = value[part]
+        elif isinstance(value, BaseModel) and part in type(value).model_fields:
+            value = getattr(value, part)
+        else:
+            return False
+    return True
+
+
+def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    if path.resolve() in seen:
+        raise ProfileError(f"target file {path} extends itself", "Remove the circle of extends.")
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ProfileError(f"target file {path} is not valid TOML: {error}") from None
+    except OSError as error:
+        raise ProfileError(f"target file {path} cannot be read: {error.strerror}") from None
+    base = table.pop("extends", None)
+    if base is None:
+        return table
+    if not isinstance(base, str):
+        raise ProfileError(f"target file {path}: extends must be a name or a path")
+    base_path = path.parent / base if base.endswith(".toml") else targets_dir() / f"{base}.toml"
+    if not base_path.is_file():
+        raise ProfileError(f"target file {path} extends unknown target '{base}'", nearest(base, available()))
+    return _merge(_read_with_bases(base_path, (*seen, path.resolve())), table)
+
+
+def _merge(base: dict[str, Any], table: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in table.items():
+        inner = merged.get(key)
+        both_tables = isinstance(value, dict) and isinstance(inner, dict)
+        merged[key] = _merge(inner, value) if both_tables and inner is not None else value
+    return merged

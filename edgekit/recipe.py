@@ -1,0 +1,178 @@
+"""`Recipe`: the whole request, frozen. What the flags can say, a recipe file can say.
+
+Relative paths mean the same in a recipe as on the command line: relative to the working directory.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from edgekit.errors import RecipeError
+from edgekit.profile import explain
+
+PositiveInt = Annotated[int, Field(ge=1)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelOptions(_Table):
+    """How the model may be loaded; see `edgekit.model.ModelRef`."""
+
+    revision: str | None = None
+    allow_pickle: bool = False
+    max_length: PositiveInt | None = None
+
+
+class DataOptions(_Table):
+    """One file or folder of the user's samples.
+
+    Attributes:
+        data: `.txt`, `.jsonl`, `.csv`, `.npz`, or a folder of images; None where none is given.
+        column: Column of a `.csv` or key of a `.jsonl` that holds the sample.
+        label_column: Column or key that holds the label.
+        samples: How many samples to use at most.
+    """
+
+    data: str | None = None
+    column: str | None = None
+    label_column: str | None = None
+    samples: PositiveInt = 256
+
+
+class QuantizeOptions(_Table):
+    """Choices of the quantizer that are not the target's.
+
+    Attributes:
+        method: `static` int8, or `none` to ship the float graph.
+        smoothing: Migrate activation outliers into weights where it lowers a layer's output error.
+        bias_correction: Put the mean error that quantization makes into the bias.
+        range_method: How a tensor's range is chosen from its statistics.
+        percentile: Two-sided coverage for `range_method = "percentile"`, in percent.
+        exclude: Names of nodes (shell patterns) to leave in float.
+    """
+
+    method: Literal["static", "none"] = "static"
+    smoothing: bool = True
+    bias_correction: bool = True
+    range_method: Literal["mse", "minmax", "percentile"] = "mse"
+    percentile: Annotated[float, Field(gt=50, le=100)] = 99.99
+    exclude: tuple[str, ...] = ()
+
+
+class LatencyOptions(_Table):
+    """How latency is measured.
+
+    Attributes:
+        runs: Timed runs of each model at each point; 0 measures no latency.
+        threads: Intra-op threads; None takes the target's.
+    """
+
+    runs: Annotated[int, Field(ge=0)] = 60
+    threads: PositiveInt | None = None
+
+
+class Pinned(_Table):
+    """Digests of the inputs that made a package; another input under the same name is refused."""
+
+    model_sha256: str | None = None
+    calibration_sha256: str | None = None
+    validation_sha256: str | None = None
+
+
+class Recipe(_Table):
+    """The whole request of one `edgekit export`.
+
+    Attributes:
+        edgekit_schema: Version of this format.
+        model: Directory, Hub id, or `package.module:factory`.
+        task: Name of the task; None infers it.
+        targets: Profile names or paths of profile files.
+        seed: Seed of every choice that is random: the subset of samples, the order.
+        gates: Check name -> threshold; overrides the task's and the profile's.
+    """
+
+    edgekit_schema: Literal[1] = 1
+    model: str
+    task: str | None = None
+    targets: Annotated[tuple[str, ...], Field(min_length=1)]
+    seed: Annotated[int, Field(ge=0)] = 0
+    model_options: ModelOptions = ModelOptions()
+    calibration: DataOptions = DataOptions()
+    validation: DataOptions = DataOptions(samples=128)
+    quantize: QuantizeOptions = QuantizeOptions()
+    latency: LatencyOptions = LatencyOptions()
+    gates: dict[str, float] = Field(default_factory=dict)
+    pinned: Pinned = Pinned()
+
+
+def recipe_from_table(table: dict[str, Any], what: str = "recipe") -> Recipe:
+    """Return the recipe that a table describes.
+
+    Raises:
+        RecipeError: A key is unknown (the nearest is named), missing, or has a wrong value.
+    """
+    try:
+        return Recipe.model_validate(table)
+    except ValidationError as error:
+        raise RecipeError(*explain(error, Recipe, what)) from None
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    """Return the table of a recipe file, unchecked, so that flags can be laid over it.
+
+    Raises:
+        RecipeError: The file is missing or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(f"recipe not found: {path}", "Check the path given to --recipe.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"recipe {path} is not valid TOML: {error}") from None
+    except OSError as error:
+        raise RecipeError(f"recipe {path} cannot be read: {error.strerror}") from None
+
+
+def overlay(table: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
+    """Return `table` with `flags` laid over it; a flag that is None or an empty table says nothing."""
+    merged = dict(table)
+    for key, value in flags.items():
+        if isinstance(value, dict):
+            inner = merged.get(key, {})
+            if not isinstance(inner, dict):
+                raise RecipeError(f"recipe: '{key}' must be a table")
+            merged[key] = overlay(inner, value)
+        elif value is not None:
+            merged[key] = value
+    return merged
+
+
+def to_toml(recipe: Recipe) -> str:
+    """Return the recipe as TOML, every value spelled out, in the order of the fields."""
+    plain = recipe.model_dump(mode="json", exclude_none=True)
+    lines = [f"{key} = {_toml(value)}" for key, value in plain.items() if not isinstance(value, dict)]
+    for key, value in plain.items():
+        if isinstance(value, dict) and value:
+            lines += ["", f"[{key}]", *(f"{_toml_key(k)} = {_toml(v)}" for k, v in value.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _toml_key(key: str) -> str:
+    return key if key.replace("_", "").replace("-", "").isalnum() else json.dumps(key)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)  # a JSON string is a TOML basic string
+    if isinstance(value, list):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    return repr(value)

@@ -1,0 +1,270 @@
+"""What happened and what was measured: `StepRecord`, `Check`, `Verdict`.
+
+Records say what a stage did; checks say how a measured value stands against its budget. All of it is
+frozen, JSON-able, and ends up in `manifest.json` (what was done) and `report.json` (what was measured).
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, TypeVar
+
+Fact = str | int | float | bool | None | list[Any] | dict[str, Any]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Skip:
+    """Something that a step left alone, and why."""
+
+    what: str
+    why: str
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What one step did to an artifact.
+
+    Attributes:
+        stage: The room: `load`, `export`, `optimize`, `quantize`, `validate`, `package`.
+        step: The act inside the stage, e.g. `smooth`.
+        did: One sentence for a person.
+        skipped: What was left alone, each with its reason.
+        facts: Figures and choices, by name with unit.
+        bytes_before: Size of the artifact before the step, or None where there was none.
+        bytes_after: Size of the artifact after the step.
+        seconds: Wall time.
+        peak_memory_bytes: Peak resident memory of the process when the step ended.
+    """
+
+    stage: str
+    step: str
+    did: str
+    skipped: tuple[Skip, ...] = ()
+    facts: Mapping[str, Fact] = field(default_factory=dict)
+    bytes_before: int | None = None
+    bytes_after: int | None = None
+    seconds: float = 0.0
+    peak_memory_bytes: int = 0
+
+    def to_json(self, *, measured: bool = True) -> dict[str, Any]:
+        """Return the record as JSON values.
+
+        Args:
+            measured: False leaves out seconds and memory, which differ from run to run; the manifest is
+                written so, because the same recipe has to make the same bytes.
+        """
+        out = asdict(self)
+        out["facts"] = dict(self.facts)
+        if not measured:
+            del out["seconds"], out["peak_memory_bytes"]
+        return out
+
+
+@dataclass(frozen=True)
+class Check:
+    """One measured value against its budget.
+
+    Attributes:
+        name: Machine name, e.g. `cosine_p05`; the key of a `[gates]` override.
+        title: What a person reads, e.g. "Cosine similarity, 5th percentile".
+        measured: The value, or None where it could not be measured here (then `why` says so).
+        unit: Unit of `measured` and `budget`; empty for ratios.
+        comparison: Which side of the budget is good.
+        budget: The threshold, or None for a value that is shown but does not gate.
+        why: The reason for the budget, or for the missing value.
+    """
+
+    name: str
+    title: str
+    measured: float | None
+    unit: str = ""
+    comparison: Literal[">=", "<="] = ">="
+    budget: float | None = None
+    why: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """True unless there is a budget and the measured value misses it (NaN misses)."""
+        if self.budget is None or self.measured is None:
+            return True
+        return self.measured >= self.budget if self.comparison == ">=" else self.measured <= self.budget
+
+    @property
+    def state(self) -> Literal["pass", "fail", "info", "not measured"]:
+        """`info` has no budget, `not measured` has no value."""
+        if self.measured is None:
+            return "not measured"
+        if self.budget is None:
+            return "info"
+        return "pass" if self.passed else "fail"
+
+
+@dataclass(frozen=True)
+class LatencyPoint:
+    """Float against quantized at one input shape, interleaved in one process.
+
+    Attributes:
+        shape: Readable input shape, e.g. "1x128".
+        threads: Intra-op threads of both sessions.
+        runs: Timed runs per model.
+        float_p50_ms: Median time of the float model, milliseconds.
+        float_p90_ms: 90th percentile of the float model.
+        quantized_p50_ms: Median time of the quantized model.
+        quantized_p90_ms: 90th percentile of the quantized model.
+        speedup: Median of float over quantized time; above 1 the quantized model is faster.
+        speedup_low: Lower end of the bootstrap confidence interval of `speedup`.
+        speedup_high: Upper end of it.
+        confidence: Confidence of the interval, e.g. 0.95.
+    """
+
+    shape: str
+    threads: int
+    runs: int
+    float_p50_ms: float
+    float_p90_ms: float
+    quantized_p50_ms: float
+    quantized_p90_ms: float
+    speedup: float
+    speedup_low: float
+    speedup_high: float
+    confidence: float
+
+    @property
+    def verdict(self) -> Literal["faster", "slower", "cannot tell"]:
+        """Whether the interval lies above 1, below 1, or around it."""
+        if self.speedup_low > 1:
+            return "faster"
+        return "slower" if self.speedup_high < 1 else "cannot tell"
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a model file costs to ship and to hold.
+
+    Attributes:
+        file_bytes: Size on disk.
+        compressed_bytes: Size as a deflated archive member, what a download weighs.
+        load_ms: Median time to open a session, milliseconds; None where not measured.
+        peak_memory_bytes: Peak resident memory that opening a session and one run add to the process that
+            has only imported the runtime; None where not measured.
+    """
+
+    file_bytes: int
+    compressed_bytes: int
+    load_ms: float | None = None
+    peak_memory_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class OutputError:
+    """How far one output is from the float model's, over the golden's samples.
+
+    Attributes:
+        output: Name of the graph output.
+        measure: What each value is, e.g. `cosine` (1 is equal) or `sqnr_db` (higher is closer).
+        values: One value per golden sample, sorted ascending.
+    """
+
+    output: str
+    measure: str
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Everything that was measured on one artifact for one target.
+
+    Attributes:
+        target: Name of the profile.
+        checks: Every check, gating or not, in the order to show them.
+        latency: One entry per input shape; empty where the target's CPU is not this one.
+        latency_note: Why latency is missing, or what its figures mean.
+        float_size: Footprint of the float model.
+        quantized_size: Footprint of the shipped model.
+        output_errors: Distributions behind the parity checks.
+        notes: Sentences that the report must say, e.g. that int8 is not faster here.
+    """
+
+    target: str
+    checks: tuple[Check, ...]
+    latency: tuple[LatencyPoint, ...]
+    latency_note: str
+    float_size: Footprint
+    quantized_size: Footprint
+    output_errors: tuple[OutputError, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """True when no check misses its budget."""
+        return all(check.passed for check in self.checks)
+
+    @property
+    def failed(self) -> tuple[Check, ...]:
+        """The checks that miss their budget."""
+        return tuple(check for check in self.checks if not check.passed)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the verdict as JSON values, with each check's and point's outcome spelled out."""
+        out = asdict(self)
+        out["passed"] = self.passed
+        for entry, check in zip(out["checks"], self.checks, strict=True):
+            entry["state"] = check.state
+        for entry, point in zip(out["latency"], self.latency, strict=True):
+            entry["verdict"] = point.verdict
+        return out
+
+
+def peak_memory_bytes() -> int:
+    """Return the peak resident memory of this process so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux KiB
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Started when made; stamps records with the seconds since and the memory reached."""
+
+    started: float = field(default_factory=time.perf_counter)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the clock was made."""
+        return time.perf_counter() - self.started
+
+    def record(
+        self,
+        stage: str,
+        step: str,
+        did: str,
+        *,
+        skipped: tuple[Skip, ...] = (),
+        bytes_before: int | None = None,
+        bytes_after: int | None = None,
+        **facts: Fact,
+    ) -> StepRecord:
+        """Return a `StepRecord` with this clock's time on it."""
+        return StepRecord(
+            stage=stage,
+            step=step,
+            did=did,
+            skipped=skipped,
+            facts=facts,
+            bytes_before=bytes_before,
+            bytes_after=bytes_after,
+            seconds=self.seconds,
+            peak_memory_bytes=peak_memory_bytes(),
+        )
+
+
+Progress = Callable[[str, str, float | None], None]
+"""Called by the pipeline as `progress(stage, message, fraction)`; fraction is 0..1, or None where unknown."""
+
+
+def silent(stage: str, message: str, fraction: float | None = None) -> None:
+    """A `Progress` that says nothing."""

@@ -1,0 +1,160 @@
+"""Files that are never half-written.
+
+Every writer of a third party (onnx, numpy, the runtime) destroys the previous good file when the disk is
+full, so all writing goes aside first and is renamed when it is complete.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from edgekit.errors import EdgekitError, OutputExistsError, StorageError
+
+_STORAGE_ERRNOS = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.EFBIG,
+    errno.ENAMETOOLONG,
+}
+
+
+def sha256_file(path: Path) -> str:
+    """Return the SHA-256 of a file as hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_json(value: Any) -> str:
+    """Return the SHA-256 of a JSON value in canonical form."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def dump_json(value: Any) -> str:
+    """Return indented JSON with a final newline; NaN and infinity are errors, as JSON has none."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file aside, flush it to the disk, and rename it into place."""
+    with writing(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """Yield a path to write to; when the block ends well, it becomes `path` in one step.
+
+    Raises:
+        StorageError: The disk is full or the place cannot be written.
+    """
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        aside = Path(name)
+        try:
+            yield aside
+            aside.chmod(0o644)
+            _fsync(aside)
+            aside.replace(path)
+            _fsync(path.parent)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing_folder(path: Path, *, force: bool) -> Iterator[Path]:
+    """Yield an empty folder beside `path`; when the block ends well, it becomes `path`.
+
+    The folder that was there, if any, is only removed after the new one is in place. When the block
+    raises, or is interrupted, `path` is as it was.
+
+    Args:
+        path: The folder to make.
+        force: Replace a folder that is there already.
+
+    Raises:
+        OutputExistsError: `path` exists, is not an empty folder, and `force` is False.
+        StorageError: The disk is full or the place cannot be written.
+    """
+    refuse_existing(path, force=force)
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        try:
+            yield aside
+            aside.chmod(0o755)
+            for file in sorted(aside.rglob("*")):
+                if file.is_file():
+                    _fsync(file)
+            old = None
+            if path.exists():
+                old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
+                path.replace(old)
+            aside.replace(path)
+            _fsync(path.parent)
+            if old is not None:
+                shutil.rmtree(old, ignore_errors=True)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def refuse_existing(path: Path, *, force: bool) -> None:
+    """Raise `OutputExistsError` if writing to `path` would need `--force` and it was not given."""
+    if path.is_file() or path.is_symlink():
+        raise OutputExistsError(f"the output {path} exists and is not a folder", "Choose another -o folder.")
+    if path.is_dir() and any(path.iterdir()) and not force:
+        raise OutputExistsError(
+            f"the output folder {path} exists and is not empty", "Choose another -o folder, or give --force."
+        )
+
+
+@contextmanager
+def workspace(near: Path | None = None) -> Iterator[Path]:
+    """Yield a private scratch folder that is removed at the end, also after an error.
+
+    Args:
+        near: Make it inside this folder; None takes the system's place for temporary files.
+    """
+    with storage_errors(near or Path(tempfile.gettempdir())):
+        folder = Path(tempfile.mkdtemp(prefix="edgekit.", dir=near))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn the operating system's errors about space and permission into `StorageError`."""
+    try:
+        yield
+    except EdgekitError:
+        raise
+    except OSError as error:
+        if error.errno not in _STORAGE_ERRNOS:
+            raise
+        raise StorageError(
+            f"cannot write {error.filename or path}: {error.strerror}",
+            "Free space or choose another -o folder (TMPDIR for scratch files); nothing was changed.",
+        ) from error
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

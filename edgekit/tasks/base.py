@@ -1,0 +1,108 @@
+"""What a task and a preprocessor are.
+
+A task says which outputs matter, how to compare a model's outputs with the golden's, and how close they
+have to be. A preprocessor turns the user's samples into a model's inputs; it needs neither torch nor
+transformers, because an app has neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from edgekit.data import Sample
+from edgekit.golden import Golden
+from edgekit.record import Check, OutputError
+
+Modality = Literal["text", "image", "arrays"]
+Inputs = dict[str, np.ndarray]
+Outputs = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A threshold with its reason."""
+
+    name: str
+    title: str
+    comparison: Literal[">=", "<="]
+    budget: float
+    why: str
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a task finds when it compares outputs with the golden.
+
+    Attributes:
+        checks: Measured values; those with a gate carry its budget.
+        errors: The distribution behind them, per output.
+    """
+
+    checks: tuple[Check, ...]
+    errors: tuple[OutputError, ...]
+
+
+class Preprocessor(Protocol):
+    """Turns samples into one batch of inputs."""
+
+    modality: Modality
+
+    def batch(self, samples: Sequence[Sample], *, length: int | None = None) -> Inputs:
+        """Return the inputs of one batch, padded to its longest sample.
+
+        Args:
+            samples: At least one.
+            length: For text: repeat or cut every sample to exactly this many tokens (for latency).
+
+        Raises:
+            DataError: A sample is not of this modality or has the wrong shape.
+        """
+
+    def labels(self, samples: Sequence[Sample], inputs: Inputs) -> np.ndarray | None:
+        """Return the labels of a batch, int64, or None when a sample has none.
+
+        Raises:
+            DataError: A label is not one that the model knows.
+        """
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what an app has to do, as it is written to the manifest."""
+
+
+class Task(Protocol):
+    """What a model is for."""
+
+    name: str
+    modality: Modality | None
+    gates: tuple[Gate, ...]
+
+    def compare(self, golden: Golden, outputs: Sequence[Outputs]) -> Comparison:
+        """Compare one output mapping per golden batch with the golden.
+
+        Every gate's value is measured; further values may be shown. Padding does not count.
+        """
+
+
+def gated(gate: Gate, measured: float, override: Mapping[str, float] | None = None) -> Check:
+    """Return the check of a gate; NaN fails.
+
+    Args:
+        gate: The threshold and its reason.
+        measured: The value.
+        override: Check name -> threshold that replaces the gate's.
+    """
+    changed = override is not None and gate.name in override
+    return Check(
+        gate.name,
+        gate.title,
+        float(measured),
+        gate.unit,
+        gate.comparison,
+        override[gate.name] if changed and override is not None else gate.budget,
+        "set by the request or the target" if changed else gate.why,
+    )
