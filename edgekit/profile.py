@@ -32,14 +32,15 @@ class Hardware(_Table):
         os: Operating system, where times taken under another one say nothing about the device.
         needs: CPU features that must all be there for the profile's kernels (names of /proc/cpuinfo).
         needs_any: CPU features of which at least one must be there; empty asks for none.
-        lacks: CPU features that must all be missing, because they make the runtime pick other kernels.
         lacks: CPU features that the target's CPUs do not have. Where one is there, the runtime takes faster
             kernels, so a time measured on that machine is not the target's.
         saturates: True where the int8 kernels add products in saturating 16-bit lanes.
     """
 
     isa: Literal["x86_64", "aarch64", "armv7l", "wasm32"]
+    os: Literal["android", "ios"] | None = None
     needs: tuple[str, ...] = ()
+    needs_any: tuple[str, ...] = ()
     lacks: tuple[str, ...] = ()
     saturates: bool = False
 
