@@ -7,7 +7,6 @@ The file is a plain `.npz`; the same golden always makes the same bytes (numpy w
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,19 +84,23 @@ class Golden:
         """
         try:
             with np.load(path, allow_pickle=False) as data:
-                header = json.loads(str(data["header"]))
-                if header["schema"] != _SCHEMA:
-                    raise PackageError(f"{path}: golden schema {header['schema']} is not {_SCHEMA}")
                 arrays = {key: data[key] for key in data.files}
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise PackageError(f"cannot read the golden file {path}: {error}") from None
-        batches = []
-        for index in range(header["batches"]):
-            groups: dict[str, dict[str, np.ndarray]] = {"in": {}, "out": {}}
-            for key, value in arrays.items():
-                number, _, rest = key.partition("/")
-                kind, _, name = rest.partition("/")
-                if number == str(index) and kind in groups:
-                    groups[kind][name] = value
-            batches.append(GoldenBatch(groups["in"], groups["out"], arrays.get(f"{index}/labels")))
-        return cls(header["task"], tuple(batches))
+            header = json.loads(str(arrays.pop("header")))
+            schema, task, count = header["schema"], header["task"], header["batches"]
+        except Exception as error:  # numpy, zipfile and zlib raise a dozen kinds for a damaged file
+            detail = str(error) or type(error).__name__
+            raise PackageError(f"cannot read the golden file {path}: {detail}") from None
+        if schema != _SCHEMA:
+            raise PackageError(f"{path}: golden schema {schema} is not {_SCHEMA}")
+        batches = tuple(_batch(arrays, index) for index in range(count))
+        if not batches or not all(batch.inputs and batch.outputs for batch in batches):
+            raise PackageError(f"the golden file {path} is incomplete: a batch has no inputs or no outputs")
+        return cls(task, batches)
+
+
+def _batch(arrays: Mapping[str, np.ndarray], index: int) -> GoldenBatch:
+    def group(kind: str) -> dict[str, np.ndarray]:
+        prefix = f"{index}/{kind}/"
+        return {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
+
+    return GoldenBatch(group("in"), group("out"), arrays.get(f"{index}/labels"))

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from edgekit.errors import ProfileError, nearest
 
 PositiveInt = Annotated[int, Field(ge=1)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class _Table(BaseModel):
@@ -134,8 +135,8 @@ class Policy(_Table):
     """
 
     wants: Literal["speed", "size"] = "speed"
-    min_size_ratio: float | None = None
-    gates: dict[str, float] = Field(default_factory=dict)
+    min_size_ratio: Finite | None = None
+    gates: dict[str, Finite] = Field(default_factory=dict)
 
 
 class TargetProfile(_Table):
@@ -195,26 +196,33 @@ def profile_from_table(name: str, table: dict[str, Any]) -> TargetProfile:
     Raises:
         ProfileError: A key is unknown (the nearest known one is named), missing, or has a wrong value.
     """
+    what = f"target '{name}'"
+    if "name" in table:
+        raise ProfileError(f"{what}: unknown key 'name'", "A target is named by the stem of its file.")
     try:
         profile = TargetProfile.model_validate({"name": name, **table})
     except ValidationError as error:
-        raise ProfileError(*explain(error, TargetProfile, f"target '{name}'")) from None
+        missing_hint = 'Add it, or inherit it with extends = "...".'
+        raise ProfileError(*explain(error, TargetProfile, what, missing_hint)) from None
     unknown = [key for key in profile.sources if not _has_key(profile, key)]
     if unknown:
         raise ProfileError(
-            f"target '{name}': [sources] names a key that does not exist: {unknown[0]}",
+            f"{what}: [sources] names a key that does not exist: {unknown[0]}",
             "Use dotted keys such as 'quantization.reduce_range'.",
         )
     return profile
 
 
-def explain(error: ValidationError, root: type[BaseModel], what: str) -> tuple[str, str]:
+def explain(
+    error: ValidationError, root: type[BaseModel], what: str, missing_hint: str = "Add it."
+) -> tuple[str, str]:
     """Turn the first problem that pydantic found into a message and a hint.
 
     Args:
         error: What pydantic raised.
         root: The model that was validated.
         what: Name of the file or table, for the message.
+        missing_hint: What to do about a key that has to be there and is not.
     """
     first = error.errors()[0]
     parts = [str(part) for part in first["loc"]]
@@ -222,7 +230,7 @@ def explain(error: ValidationError, root: type[BaseModel], what: str) -> tuple[s
     if first["type"] == "extra_forbidden":
         return f"{what}: unknown key '{dotted}'", nearest(parts[-1], _keys_at(root, parts[:-1]))
     if first["type"] == "missing":
-        return f"{what}: the key '{dotted}' is missing", 'Add it, or inherit it with extends = "...".'
+        return f"{what}: the key '{dotted}' is missing", missing_hint
     return f"{what}: {dotted}: {first['msg']} (got {first.get('input')!r})", ""
 
 
@@ -266,7 +274,25 @@ def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     base_path = path.parent / base if base.endswith(".toml") else targets_dir() / f"{base}.toml"
     if not base_path.is_file():
         raise ProfileError(f"target file {path} extends unknown target '{base}'", nearest(base, available()))
-    return _merge(_read_with_bases(base_path, (*seen, path.resolve())), table)
+    inherited = _read_with_bases(base_path, (*seen, path.resolve()))
+    return _merge(_without_replaced_sources(inherited, table), table)
+
+
+def _without_replaced_sources(inherited: dict[str, Any], table: dict[str, Any]) -> dict[str, Any]:
+    """Drop inherited sources of values that `table` sets: a source belongs to its value."""
+    sources = inherited.get("sources")
+    if not isinstance(sources, dict):
+        return inherited
+    return {**inherited, "sources": {key: why for key, why in sources.items() if not _sets(table, key)}}
+
+
+def _sets(table: dict[str, Any], dotted: str) -> bool:
+    value: Any = table
+    for part in dotted.split("."):
+        if not isinstance(value, dict) or part not in value:
+            return False
+        value = value[part]
+    return True
 
 
 def _merge(base: dict[str, Any], table: dict[str, Any]) -> dict[str, Any]:

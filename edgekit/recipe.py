@@ -6,6 +6,7 @@ Relative paths mean the same in a recipe as on the command line: relative to the
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,9 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgekit.errors import RecipeError
-from edgekit.profile import explain
-
-PositiveInt = Annotated[int, Field(ge=1)]
+from edgekit.profile import Finite, PositiveInt, explain
 
 
 class _Table(BaseModel):
@@ -108,7 +107,7 @@ class Recipe(_Table):
     validation: DataOptions = DataOptions(samples=128)
     quantize: QuantizeOptions = QuantizeOptions()
     latency: LatencyOptions = LatencyOptions()
-    gates: dict[str, float] = Field(default_factory=dict)
+    gates: dict[str, Finite] = Field(default_factory=dict)
     pinned: Pinned = Pinned()
 
 
@@ -165,14 +164,15 @@ def to_toml(recipe: Recipe) -> str:
 
 
 def _toml_key(key: str) -> str:
-    return key if key.replace("_", "").replace("-", "").isalnum() else json.dumps(key)
+    return key if re.fullmatch("[A-Za-z0-9_-]+", key) else _toml(key)
 
 
 def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)  # a JSON string is a TOML basic string
+        # A JSON string is a TOML basic string, but for DEL, which TOML wants escaped.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, list):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
     return repr(value)

@@ -13,6 +13,9 @@ from typing import Any
 
 from edgekit.errors import ModelError
 
+_NO_SPINNING = {"session.intra_op.allow_spinning": "0", "session.inter_op.allow_spinning": "0"}
+"""Two sessions that are timed in turns must not burn each other's cores while they wait."""
+
 
 def import_onnxruntime() -> Any:
     """Return the onnxruntime module, telemetry off."""
@@ -54,7 +57,7 @@ def open_session(
     options.log_severity_level = 3
     levels = ort.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
-    for key, value in (session_options or {}).items():
+    for key, value in {**_NO_SPINNING, **(session_options or {})}.items():
         options.add_session_config_entry(key, value)
     if profile_prefix is not None:
         options.enable_profiling = True

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from edgekit.errors import EdgekitError, OutputExistsError, StorageError
+from edgekit.errors import OutputExistsError, StorageError
 
 _STORAGE_ERRNOS = {
     errno.ENOSPC,
@@ -27,6 +27,10 @@ _STORAGE_ERRNOS = {
     errno.EROFS,
     errno.EFBIG,
     errno.ENAMETOOLONG,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.EIO,
 }
 
 
@@ -99,23 +103,36 @@ def writing_folder(path: Path, *, force: bool) -> Iterator[Path]:
             for file in sorted(aside.rglob("*")):
                 if file.is_file():
                     _fsync(file)
-            old = None
-            if path.exists():
-                old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
-                path.replace(old)
-            aside.replace(path)
+            _swap(aside, path)
             _fsync(path.parent)
-            if old is not None:
-                shutil.rmtree(old, ignore_errors=True)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
+
+
+def _swap(aside: Path, path: Path) -> None:
+    """Put the folder `aside` in the place of `path`; a folder there before goes, or comes back on failure."""
+    if not path.exists():
+        aside.replace(path)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
+    try:
+        path.replace(old)
+        aside.replace(path)
+    except BaseException:
+        if not path.exists():
+            old.replace(path)
+        raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def refuse_existing(path: Path, *, force: bool) -> None:
     """Raise `OutputExistsError` if writing to `path` would need `--force` and it was not given."""
     if path.is_file() or path.is_symlink():
         raise OutputExistsError(f"the output {path} exists and is not a folder", "Choose another -o folder.")
-    if path.is_dir() and any(path.iterdir()) and not force:
+    with storage_errors(path):
+        full = path.is_dir() and any(path.iterdir())
+    if full and not force:
         raise OutputExistsError(
             f"the output folder {path} exists and is not empty", "Choose another -o folder, or give --force."
         )
@@ -130,10 +147,10 @@ def workspace(near: Path | None = None) -> Iterator[Path]:
     """
     with storage_errors(near or Path(tempfile.gettempdir())):
         folder = Path(tempfile.mkdtemp(prefix="edgekit.", dir=near))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -141,8 +158,6 @@ def storage_errors(path: Path) -> Iterator[None]:
     """Turn the operating system's errors about space and permission into `StorageError`."""
     try:
         yield
-    except EdgekitError:
-        raise
     except OSError as error:
         if error.errno not in _STORAGE_ERRNOS:
             raise
