@@ -182,10 +182,13 @@ def load_profile(target: str) -> TargetProfile:
     Raises:
         ProfileError: The name is unknown, the file cannot be read, a key is unknown or a value is wrong.
     """
-    path = Path(target) if target.endswith(".toml") else targets_dir() / f"{target}.toml"
-    if not path.is_file():
-        if target.endswith(".toml"):
+    if target.endswith(".toml"):
+        path = Path(target)
+        if not path.is_file():
             raise ProfileError(f"target file not found: {target}", "Check the path given to --target.")
+    elif target in available():
+        path = targets_dir() / f"{target}.toml"
+    else:
         raise ProfileError(f"unknown target '{target}'", nearest(target, available()))
     return profile_from_table(path.stem, _read_with_bases(path, ()))
 
@@ -271,8 +274,11 @@ def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         return table
     if not isinstance(base, str):
         raise ProfileError(f"target file {path}: extends must be a name or a path")
-    base_path = path.parent / base if base.endswith(".toml") else targets_dir() / f"{base}.toml"
-    if not base_path.is_file():
+    if base.endswith(".toml"):
+        base_path, known = path.parent / base, (path.parent / base).is_file()
+    else:
+        base_path, known = targets_dir() / f"{base}.toml", base in available()
+    if not known:
         raise ProfileError(f"target file {path} extends unknown target '{base}'", nearest(base, available()))
     inherited = _read_with_bases(base_path, (*seen, path.resolve()))
     return _merge(_without_replaced_sources(inherited, table), table)
