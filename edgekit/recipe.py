@@ -118,9 +118,14 @@ def recipe_from_table(table: dict[str, Any], what: str = "recipe") -> Recipe:
         RecipeError: A key is unknown (the nearest is named), missing, or has a wrong value.
     """
     try:
-        return Recipe.model_validate(table)
+        recipe = Recipe.model_validate(table)
+        to_toml(recipe).encode("utf-8")
     except ValidationError as error:
         raise RecipeError(*explain(error, Recipe, what)) from None
+    except UnicodeEncodeError as error:  # a file name that is not UTF-8 arrives as lone surrogates
+        line = error.object[: error.end].rpartition("\n")[2].encode("utf-8", "backslashreplace").decode()
+        raise RecipeError(f"{what}: not valid Unicode: {line}", "Rename the file or folder.") from None
+    return recipe
 
 
 def read_table(path: Path) -> dict[str, Any]:
