@@ -12,12 +12,15 @@ import json
 import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from edgekit.errors import OutputExistsError, StorageError
+
+_CHUNK_BYTES = 1 << 20
 
 _STORAGE_ERRNOS = {
     errno.ENOSPC,
@@ -38,6 +41,15 @@ def sha256_file(path: Path) -> str:
     """Return the SHA-256 of a file as hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def deflated_bytes(path: Path) -> int:
+    """Return the size of a file inside a zip archive (deflate, level 6), which is what a download weighs."""
+    packer, total = zlib.compressobj(6), 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            total += len(packer.compress(chunk))
+    return total + len(packer.flush())
 
 
 def sha256_json(value: Any) -> str:

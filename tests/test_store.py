@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from edgekit.errors import OutputExistsError, StorageError
 from edgekit.store import (
+    deflated_bytes,
     dump_json,
     refuse_existing,
     sha256_file,
@@ -144,7 +146,7 @@ def test_something_that_is_no_folder_is_refused_even_with_force(tmp_path, kind, 
 @pytest.mark.parametrize("interruption", INTERRUPTIONS, ids=repr)
 def test_a_folder_stays_as_it_was_when_writing_breaks_off(tmp_path, interruption) -> None:
     _package(tmp_path / "pkg")
-    with (
+    with (  # noqa: PT012
         pytest.raises((type(interruption), StorageError)),
         writing_folder(tmp_path / "pkg", force=True) as aside,
     ):
@@ -237,3 +239,11 @@ def test_json_text_reads_back_and_refuses_what_json_cannot_say() -> None:
     assert json.loads(dump_json({"a": [1, "ü"]})) == {"a": [1, "ü"]}
     with pytest.raises(ValueError, match="not JSON compliant"):
         dump_json({"a": float("nan")})
+
+
+def test_the_deflated_size_is_what_a_zip_member_weighs(tmp_path) -> None:
+    (tmp_path / "a").write_bytes(b"abc" * 1_000_000 + bytes(range(256)) * 9)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
+        archive.write(tmp_path / "a")
+    weighed = archive.infolist()[0].compress_size
+    assert abs(deflated_bytes(tmp_path / "a") - weighed) <= 6  # zlib adds a header and a checksum
