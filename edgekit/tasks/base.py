@@ -13,11 +13,11 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from edgekit.data import Sample
+from edgekit.data import Kind, Sample
 from edgekit.golden import Golden
 from edgekit.record import Check, OutputError
 
-Modality = Literal["text", "image", "arrays"]
+Modality = Kind
 Inputs = dict[str, np.ndarray]
 Outputs = Mapping[str, np.ndarray]
 
@@ -50,7 +50,9 @@ class Comparison:
 class Preprocessor(Protocol):
     """Turns samples into one batch of inputs."""
 
-    modality: Modality
+    @property
+    def modality(self) -> Modality:
+        """What the samples must be."""
 
     def batch(self, samples: Sequence[Sample], *, length: int | None = None) -> Inputs:
         """Return the inputs of one batch, padded to its longest sample.
@@ -77,9 +79,17 @@ class Preprocessor(Protocol):
 class Task(Protocol):
     """What a model is for."""
 
-    name: str
-    modality: Modality | None
-    gates: tuple[Gate, ...]
+    @property
+    def name(self) -> str:
+        """The key of `edgekit.tasks.TASKS`."""
+
+    @property
+    def modality(self) -> Modality | None:
+        """What the samples are; None where the model decides."""
+
+    @property
+    def gates(self) -> tuple[Gate, ...]:
+        """The default thresholds, each with its reason."""
 
     def compare(self, golden: Golden, outputs: Sequence[Outputs]) -> Comparison:
         """Compare one output mapping per golden batch with the golden.
