@@ -1,0 +1,120 @@
+"""What a terminal shows of reports: rich renderables, never printed here.
+
+Text that comes from a report is put in as `Text`, so that brackets in it are not read as markup. States
+are spelled out: without colour nothing is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from edgekit.record import Verdict
+from edgekit.report import wording
+from edgekit.report.document import Document, TargetReport, completed, strict_json
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
+
+_STYLE = {"pass": "green", "faster": "green", "fail": "bold red", "slower": "red", "cannot tell": "yellow"}
+
+_SHORT = {
+    "cosine_mean": "cosine mean",
+    "cosine_p05": "cosine p05",
+    "top1_agreement": "top-1 agreement",
+    "accuracy_drop": "accuracy drop",
+    "sqnr_db": "SQNR",
+    "max_relative_error": "relative error",
+}
+"""Names of the headline checks that fit a narrow column."""
+
+
+def summary_table(reports: Sequence[TargetReport | Document]) -> Table:
+    """Return one row per target: size, quality, speed-up with its interval, and whether the gates passed.
+
+    Fits 100 columns; cells wrap on narrower terminals.
+
+    Args:
+        reports: In the order to show them, fresh ones or the JSON form of saved ones.
+    """
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    table.add_column("Target", overflow="fold")
+    table.add_column("Float → shipped", overflow="fold")
+    table.add_column("Quality", overflow="fold")
+    table.add_column("Speed-up (interval)", overflow="fold")
+    table.add_column("Gates", overflow="fold")
+    for report in reports:
+        document = completed(report.to_json() if isinstance(report, TargetReport) else report)
+        table.add_row(
+            _plain(str(document["verdict"]["target"])),
+            _size(document),
+            _quality(document),
+            _speed(document),
+            _gates(document),
+        )
+    return table
+
+
+def failures(verdict: Verdict) -> Text:
+    """Return one line per check that misses its budget: value, budget and reason; empty where none does."""
+    checks = [entry for entry in strict_json(verdict.to_json())["checks"] if entry["state"] == "fail"]
+    text = _plain("")
+    for index, check in enumerate(checks):
+        measured, required = wording.say_check(check)
+        text.append("\n" if index else "")
+        text.append("failed", style=_STYLE["fail"])
+        text.append(f"  {verdict.target}: {check['name']} is {measured}, required {required}")
+        text.append(f" ({check['why']})" if check["why"] else "")
+    return text
+
+
+def _plain(content: str) -> Text:
+    from rich.text import Text
+
+    return Text(content)
+
+
+def _size(document: Document) -> Text:
+    verdict = document["verdict"]
+    before, after = (verdict[side].get("file_bytes") for side in ("float_size", "quantized_size"))
+    ratio = wording.size_ratio(document)
+    said = [wording.say_bytes(before), wording.say_bytes(after)]
+    if said[0].split()[-1] == said[1].split()[-1]:
+        said[0] = said[0].split()[0]  # the same unit is said once
+    text = _plain(" → ".join(said))
+    return text if ratio is None else text.append(f"\n{wording.say_times(ratio)} smaller", style="dim")
+
+
+def _quality(document: Document) -> Text:
+    shorts = {
+        check.get("title"): _SHORT.get(check.get("name", "")) for check in document["verdict"]["checks"]
+    }
+    findings = wording.quality(document)
+    text = _plain("" if findings else "–")
+    for index, finding in enumerate(findings):
+        text.append("\n" if index else "")
+        text.append(f"{shorts.get(finding.label) or finding.label} ")
+        text.append(finding.text, style=_STYLE["fail"] if finding.state == "fail" else "bold")
+    return text
+
+
+def _speed(document: Document) -> Text:
+    findings = wording.speed(document)
+    if not findings:
+        return _plain(wording.no_speed(document))
+    width = max(len(finding.label) for finding in findings)
+    text = _plain("")
+    for index, finding in enumerate(findings):
+        text.append("\n" if index else "")
+        text.append(f"{finding.label:<{width}} {finding.text} ")
+        text.append(finding.state, style=_STYLE.get(finding.state, ""))
+    return text
+
+
+def _gates(document: Document) -> Text:
+    word = wording.verdict_word(document)
+    return _plain("").append(word, style=_STYLE[word])
