@@ -94,6 +94,7 @@ class Recipe(_Table):
         task: Name of the task; None infers it.
         targets: Profile names or paths of profile files.
         seed: Seed of every choice that is random: the subset of samples, the order.
+        keep_float: Also keep the float graph, as `float-opset<N>.onnx` beside the packages.
         gates: Check name -> threshold; overrides the task's and the profile's.
     """
 
@@ -107,6 +108,7 @@ class Recipe(_Table):
     validation: DataOptions = DataOptions(samples=128)
     quantize: QuantizeOptions = QuantizeOptions()
     latency: LatencyOptions = LatencyOptions()
+    keep_float: bool = False
     gates: dict[str, Finite] = Field(default_factory=dict)
     pinned: Pinned = Pinned()
 

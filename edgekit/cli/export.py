@@ -1,0 +1,226 @@
+"""`edgekit export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from edgekit.pipeline import ExportResult
+    from edgekit.recipe import Recipe
+
+
+def _gates(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, float]:
+    gates = {}
+    for value in values:
+        name, equals, number = value.partition("=")
+        try:
+            gates[name] = float(number)
+        except ValueError:
+            equals = ""
+        if not equals or not name:
+            raise click.BadParameter(f"'{value}' is not NAME=NUMBER, e.g. cosine_mean=0.995")
+    return gates
+
+
+@click.command(no_args_is_help=True)
+@click.argument("model", required=False)
+@click.option(
+    "-t", "--target", "targets", multiple=True, help="Target profile or FILE.toml; repeat for several."
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder to make.  [required]")
+@click.option(
+    "--recipe", "recipe_path", type=click.Path(path_type=Path), help="Recipe file; flags win over it."
+)
+@click.option("--task", help="What the model is for; inferred where it is left out.")
+@click.option("-c", "--calibration", help="Your samples: .txt, .jsonl, .csv, .npz, or a folder of images.")
+@click.option("--column", help="Column of a .csv or key of a .jsonl that holds the sample.")
+@click.option("--label-column", help="Column, key or array that holds the label.")
+@click.option("--samples", type=int, help="Calibration samples at most.  [default: 256]")
+@click.option("--validation", help="Samples to validate on; left out, they are held out from --calibration.")
+@click.option("--validation-samples", type=int, help="Validation samples at most.  [default: 128]")
+@click.option("--seed", type=int, help="Seed of the choice of samples.  [default: 0]")
+@click.option("--max-length", type=int, help="Longest token sequence.  [default: the model's]")
+@click.option("--revision", help="Hub revision.")
+@click.option("--allow-pickle", is_flag=True, default=None, help="Load a pickle checkpoint, weights only.")
+@click.option("--method", type=click.Choice(["static", "none"]), help="Quantization.  [default: static]")
+@click.option("--no-smoothing", is_flag=True, help="Do not migrate activation outliers into weights.")
+@click.option("--no-bias-correction", is_flag=True, help="Do not correct biases for the mean error.")
+@click.option(
+    "--range",
+    "range_method",
+    type=click.Choice(["mse", "minmax", "percentile"]),
+    help="Activation ranges.  [default: mse]",
+)
+@click.option("--percentile", type=float, help="For --range percentile, in percent.  [default: 99.99]")
+@click.option("--exclude", multiple=True, help="Node names (shell pattern) to leave in float; repeatable.")
+@click.option("--gate", "gates", multiple=True, callback=_gates, help="NAME=VALUE threshold; repeatable.")
+@click.option(
+    "--runs", type=int, help="Timed runs per model and input shape; 0 times nothing.  [default: 60]"
+)
+@click.option("--threads", type=int, help="Intra-op threads when timing.  [default: the target's]")
+@click.option("--keep-float", is_flag=True, default=None, help="Keep the float graph beside the packages.")
+@click.option("--force", is_flag=True, help="Replace the output folder if it is there.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and the resolved profiles, and stop.")
+@click.option("--json", "as_json", is_flag=True, help="Print the reports as JSON.")
+@click.option("-v", "--verbose", is_flag=True, help="Also print every step with what it did and skipped.")
+@click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+def command(
+    recipe_path: Path | None,
+    output: Path | None,
+    force: bool,
+    dry_run: bool,
+    as_json: bool,
+    verbose: bool,
+    quiet: bool,
+    **flags: Any,
+) -> None:
+    """Take MODEL to validated, packaged int8 artifacts, one per target.
+
+    MODEL is a Hugging Face or sentence-transformers directory, a Hub id, or package.module:factory for any
+    nn.Module. Each target's package becomes a folder in the output, with one report over all.
+
+    \b
+    edgekit export ./all-MiniLM-L6-v2 -t cpu-x86 -t arm64 -c texts.txt -o build/minilm
+    """
+    from rich.console import Console
+
+    from edgekit.cli.progress import shown_progress
+    from edgekit.store import refuse_existing
+
+    recipe = _recipe(recipe_path, flags)
+    if dry_run:
+        _print_plan(recipe, output, as_json)
+        return
+    if output is None:
+        raise click.UsageError("Missing option '-o' / '--output'.")
+    refuse_existing(output, force=force)
+    with shown_progress(Console(stderr=True), quiet=quiet or as_json) as progress:
+        from edgekit.pipeline import export
+
+        result = export(recipe, output, force=force, progress=progress)
+    if as_json:
+        click.echo(_json(result))
+    elif not quiet:
+        _print_result(result, verbose)
+
+
+def _recipe(path: Path | None, flags: dict[str, Any]) -> Recipe:
+    from edgekit.recipe import overlay, read_table, recipe_from_table
+
+    validation = flags["validation"]
+    table = {
+        "model": flags["model"],
+        "task": flags["task"],
+        "targets": list(flags["targets"]) or None,
+        "seed": flags["seed"],
+        "keep_float": flags["keep_float"],
+        "gates": flags["gates"],
+        "model_options": {key: flags[key] for key in ("revision", "allow_pickle", "max_length")},
+        "calibration": {
+            "data": flags["calibration"],
+            "column": flags["column"],
+            "label_column": flags["label_column"],
+            "samples": flags["samples"],
+        },
+        "validation": {
+            "data": validation,
+            "column": flags["column"] if validation else None,
+            "label_column": flags["label_column"] if validation else None,
+            "samples": flags["validation_samples"],
+        },
+        "quantize": {
+            "method": flags["method"],
+            "smoothing": False if flags["no_smoothing"] else None,
+            "bias_correction": False if flags["no_bias_correction"] else None,
+            "range_method": flags["range_method"],
+            "percentile": flags["percentile"],
+            "exclude": list(flags["exclude"]) or None,
+        },
+        "latency": {"runs": flags["runs"], "threads": flags["threads"]},
+    }
+    merged = overlay(read_table(path) if path else {}, table)
+    if "model" not in merged:
+        raise click.UsageError("Missing argument 'MODEL' (or 'model' in --recipe).")
+    if "targets" not in merged:
+        raise click.UsageError(
+            "Missing option '-t' / '--target' (or 'targets' in --recipe). See: edgekit targets"
+        )
+    return recipe_from_table(merged, f"recipe {path}" if path else "request")
+
+
+def _print_plan(recipe: Recipe, output: Path | None, as_json: bool) -> None:
+    import json
+
+    from edgekit.profile import load_profile
+    from edgekit.recipe import to_toml
+
+    profiles = [load_profile(target) for target in recipe.targets]
+    if as_json:
+        plan = {
+            "recipe": recipe.model_dump(mode="json"),
+            "profiles": [profile.model_dump(mode="json") for profile in profiles],
+        }
+        click.echo(json.dumps(plan, indent=2))
+        return
+    click.echo("# The request, every default spelled out\n")
+    click.echo(to_toml(recipe))
+    click.echo("# The way\n")
+    graphs = sorted({(p.onnx.opset, p.onnx.ir_version) for p in profiles})
+    click.echo(f"load      {recipe.model}")
+    for opset, ir_version in graphs:
+        click.echo(f"export    opset {opset}, IR {ir_version}; compare with PyTorch; optimize; compare again")
+    if recipe.quantize.method == "static":
+        click.echo(
+            f"calibrate {recipe.calibration.data or 'NO DATA GIVEN: --calibration is needed'}, once per graph"
+        )
+    for profile in profiles:
+        rules = profile.quantization
+        form = (
+            f"{rules.activation_type} x {rules.weight_type}"
+            if recipe.quantize.method == "static"
+            else "float"
+        )
+        click.echo(
+            f"target    {profile.name}: {form}; validate; package in {output or 'OUTPUT'}/{profile.name}"
+        )
+    for profile in profiles:
+        click.echo(f"\n# Target {profile.name}, resolved\n")
+        for key, value in profile.model_dump(mode="json", exclude={"sources"}).items():
+            click.echo(f"{key} = {json.dumps(value)}")
+
+
+def _json(result: ExportResult) -> str:
+    import json
+
+    summary = {
+        "output": str(result.output),
+        "report": str(result.report_path),
+        "packages": [str(package.path) for package in result.packages],
+        "targets": [report.to_json() for report in result.reports],
+    }
+    return json.dumps(summary, indent=2)
+
+
+def _print_result(result: ExportResult, verbose: bool) -> None:
+    from rich.console import Console
+
+    from edgekit.report.terminal import summary_table
+
+    console = Console()
+    documents = [report.to_json() for report in result.reports]
+    console.print(summary_table(documents))
+    for report in result.reports:
+        for note in report.verdict.notes:
+            console.print(f"{report.profile.name}: {note}", markup=False, highlight=False)
+    if verbose:
+        for report in result.reports:
+            console.print(f"\n{report.profile.name}", style="bold")
+            for record in report.history:
+                console.print(f"  {record.stage}/{record.step}: {record.did}", markup=False, highlight=False)
+                for skip in record.skipped:
+                    console.print(f"    left alone: {skip.what}: {skip.why}", markup=False, highlight=False)
+    click.echo(f"\nPackages: {', '.join(str(package.path) for package in result.packages)}")
+    click.echo(f"Report:   {result.report_path}")

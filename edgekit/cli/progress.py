@@ -1,0 +1,50 @@
+"""Progress for a person: a live line on a terminal, plain lines when piped, nothing when quiet."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from edgekit.record import Progress, silent
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@contextmanager
+def shown_progress(console: Console, *, quiet: bool) -> Iterator[Progress]:
+    """Yield what the pipeline tells its progress to.
+
+    Args:
+        console: Where to show it; standard error, so that output can be piped.
+        quiet: Show nothing.
+    """
+    started = time.perf_counter()
+    if quiet:
+        yield silent
+        return
+    if not console.is_terminal:
+
+        def plain(stage: str, message: str, fraction: float | None = None) -> None:
+            console.print(
+                f"[{time.perf_counter() - started:6.1f} s] {stage}: {message}", markup=False, highlight=False
+            )
+
+        yield plain
+        return
+    with console.status("starting") as status:
+        last = ""
+
+        def live(stage: str, message: str, fraction: float | None = None) -> None:
+            nonlocal last
+            seconds = f"[dim]{time.perf_counter() - started:6.1f} s[/dim]"
+            if last:
+                console.print(f"{seconds} [green]✓[/green] {last}")
+            share = f" ({fraction:.0%})" if fraction else ""
+            last = f"[bold]{stage:<9}[/bold] {message}"
+            status.update(f"{last}{share} …")
+
+        yield live
+        console.print(f"[dim]{time.perf_counter() - started:6.1f} s[/dim] [green]✓[/green] {last}")

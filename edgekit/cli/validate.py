@@ -1,0 +1,38 @@
+"""`edgekit validate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command(no_args_is_help=True)
+@click.argument("package", type=click.Path(path_type=Path))
+@click.option("--float", "float_path", type=click.Path(path_type=Path), help="Float graph to time against.")
+@click.option("--runs", type=int, help="Timed runs with --float.  [default: the recipe's]")
+@click.option("--json", "as_json", is_flag=True, help="Print the verdict as JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+def command(package: Path, float_path: Path | None, runs: int | None, as_json: bool, quiet: bool) -> None:
+    """Run the gates of PACKAGE again, from the package alone.
+
+    Every file is held against its recorded digest, then the graph is run on the recorded inputs and compared
+    with the recorded float outputs. Needs ONNX Runtime, but neither PyTorch nor the original model.
+    """
+    import json
+
+    from edgekit.cli.tables import stdout_console
+    from edgekit.errors import GateError
+    from edgekit.report.terminal import checks_table, failures
+    from edgekit.revalidate import revalidate
+
+    verdict = revalidate(package, float_path=float_path, runs=runs)
+    if as_json:
+        click.echo(json.dumps(verdict.to_json(), indent=2))
+    elif not quiet:
+        console = stdout_console()
+        console.print(checks_table(verdict))
+        for note in verdict.notes:
+            console.print(note, markup=False)
+    if not verdict.passed:
+        raise GateError(failures(verdict).plain, "The package does not do here what it did when it was made.")

@@ -1,0 +1,327 @@
+"""The order: one request, one page.
+
+    load ─▶ export (+ golden) ─▶ optimize ─▶ calibrate ─▶ per target: quantize ─▶ validate ─▶ package
+
+What targets have in common is done once: one load, one export per opset, one calibration pass per float
+graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekit.data import DataAudit, Sample, draw, split
+from edgekit.errors import DataError, GateError, RecipeError
+from edgekit.export import export_model, record_golden
+from edgekit.machine import read_machine, versions
+from edgekit.model import ModelRef, OnnxModel, TorchModel
+from edgekit.optimize import optimize
+from edgekit.package import Contents, Package, seal, write_package
+from edgekit.profile import TargetProfile, load_profile
+from edgekit.quantize import Calibration, calibrate, quantize
+from edgekit.recipe import Pinned, Recipe
+from edgekit.record import Progress, StepRecord, Verdict, silent
+from edgekit.report.document import TargetReport
+from edgekit.report.html import render_html
+from edgekit.source import load
+from edgekit.store import dump_json, refuse_existing, workspace, write_text, writing_folder
+from edgekit.tasks import task_named
+from edgekit.tasks.batches import golden_batches
+from edgekit.validate import check_float, validate
+
+
+@dataclass(frozen=True)
+class UserData:
+    """The user's samples for two purposes that share none, and what was found in their files.
+
+    Attributes:
+        calibration: Samples that statistics are taken from; empty where nothing is quantized.
+        held_out: Samples that parity is measured on.
+        audits: `calibration` and `validation` -> audit of the file; one of them where one file served both.
+    """
+
+    calibration: tuple[Sample, ...]
+    held_out: tuple[Sample, ...]
+    audits: dict[str, DataAudit]
+
+    def sha256(self, purpose: str) -> str | None:
+        """Return the digest of the file that served a purpose, or None."""
+        return self.audits[purpose].sha256 if purpose in self.audits else None
+
+
+@dataclass(frozen=True)
+class FloatGraph:
+    """The float graph that several targets start from.
+
+    Attributes:
+        model: After the rewrites that every target wants.
+        golden: The golden's file.
+        calibration: Statistics of its tensors; None where nothing is quantized.
+    """
+
+    model: OnnxModel
+    golden: Path
+    calibration: Calibration | None
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What an export made.
+
+    Attributes:
+        output: The folder that was asked for.
+        packages: One per target, in the order of the recipe.
+        reports: One per target.
+        report_path: The HTML report over all targets.
+    """
+
+    output: Path
+    packages: tuple[Package, ...]
+    reports: tuple[TargetReport, ...]
+    report_path: Path
+
+
+def export(recipe: Recipe, output: Path, *, force: bool = False, progress: Progress = silent) -> ExportResult:
+    """Take a model all the way to validated packages, one per target.
+
+    Args:
+        recipe: The whole request.
+        output: Folder to make; each target's package is a folder in it.
+        force: Replace `output` if it is there.
+        progress: Told of each stage as it begins.
+
+    Raises:
+        GateError: A gate failed. No package is written; the report is in `<output>.failed/`.
+        EdgekitError: The input is wrong or the machine lacks something; nothing is written.
+    """
+    refuse_existing(output, force=force)
+    profiles = tuple(load_profile(target) for target in recipe.targets)
+    _refuse_same_names(profiles)
+    progress("load", "reading the data", None)
+    data = read_data(recipe)
+    with workspace() as scratch:
+        progress("load", f"loading {recipe.model}", None)
+        torch_model = load(model_ref(recipe), recipe.task, scratch=scratch)
+        resolved = _pin(recipe, torch_model, data)
+        floats: dict[tuple[int, int], FloatGraph] = {}
+        made: list[tuple[TargetProfile, OnnxModel, FloatGraph, Verdict]] = []
+        for profile in profiles:
+            versions_wanted = (profile.onnx.opset, profile.onnx.ir_version)
+            if versions_wanted not in floats:
+                floats[versions_wanted] = make_float(torch_model, data, profile, recipe, scratch, progress)
+            start = floats[versions_wanted]
+            progress("quantize", f"{profile.name}", len(made) / len(profiles))
+            model = quantize_for(start, profile, recipe, scratch / f"{profile.name}.onnx")
+            progress("validate", f"{profile.name}", len(made) / len(profiles))
+            verdict = validate(
+                model.only.path,
+                start.golden,
+                profile,
+                float_path=start.model.only.path,
+                gates=recipe.gates,
+                latency=recipe.latency,
+            )
+            made.append((profile, model, start, verdict))
+        _refuse_unknown_gates(recipe, profiles, [verdict for *_, verdict in made])
+        reports = [
+            make_report(torch_model, model, profile, verdict, data, resolved, model.history)
+            for profile, model, _, verdict in made
+        ]
+        _stop_on_failure(reports, output)
+        progress("package", f"writing {output}", None)
+        with writing_folder(output, force=force) as folder:
+            for index, (profile, model, start, verdict) in enumerate(made):
+                target = folder / profile.name
+                target.mkdir()
+                contents = _contents(torch_model, resolved, recipe.targets[index])
+                package, records = write_package(target, model, start.golden, profile, verdict, contents)
+                history = (*model.history, *records)
+                reports[index] = make_report(torch_model, model, profile, verdict, data, resolved, history)
+                seal(package, reports[index].to_json())
+            if recipe.keep_float:
+                for start in floats.values():
+                    start.model.only.path.rename(folder / f"float-opset{start.model.opset}.onnx")
+            write_report(folder, reports)
+    packages = tuple(Package(output / p.name, _manifest(output / p.name)) for p in profiles)
+    return ExportResult(output, packages, tuple(reports), output / "report.html")
+
+
+def model_ref(recipe: Recipe) -> ModelRef:
+    """Return the reference to the model that a recipe names."""
+    return ModelRef(recipe.model, **recipe.model_options.model_dump())
+
+
+def read_data(recipe: Recipe) -> UserData:
+    """Return the calibration samples and the held-out ones that parity is measured on.
+
+    Raises:
+        DataError: There is no data, or it cannot be used.
+    """
+    quantizes = recipe.quantize.method != "none"
+    if recipe.calibration.data is None and (quantizes or recipe.validation.data is None):
+        purpose = "static quantization" if quantizes else "validation"
+        raise DataError(
+            f"{purpose} needs real data and none was given",
+            "Give --calibration FILE: .txt, .jsonl, .csv, .npz or a folder of images. No random data is used.",
+        )
+    if recipe.calibration.data is None:
+        apart = draw(recipe.validation, seed=recipe.seed)
+        return UserData((), apart.held_out, {"validation": apart.audit})
+    if recipe.validation.data is None:
+        both = split(recipe.calibration, held_out=recipe.validation.samples, seed=recipe.seed)
+        return UserData(both.calibration, both.held_out, {"calibration": both.audit})
+    first = split(recipe.calibration, held_out=0, seed=recipe.seed)
+    apart = draw(recipe.validation, seed=recipe.seed, exclude=first.calibration)
+    audits = {"calibration": first.audit, "validation": apart.audit}
+    return UserData(first.calibration, apart.held_out, audits)
+
+
+def make_float(
+    torch_model: TorchModel,
+    data: UserData,
+    profile: TargetProfile,
+    recipe: Recipe,
+    scratch: Path,
+    progress: Progress = silent,
+) -> FloatGraph:
+    """Export, prove against PyTorch, optimize, prove again, and calibrate."""
+    opset, ir_version = profile.onnx.opset, profile.onnx.ir_version
+    folder = scratch / f"opset{opset}-ir{ir_version}"
+    folder.mkdir()
+    progress("export", f"exporting to opset {opset}, IR {ir_version}", None)
+    exported = export_model(torch_model, folder, opset=opset, ir_version=ir_version)
+    golden = record_golden(torch_model, golden_batches(torch_model.preprocessor, data.held_out))
+    golden_path = folder / "golden.npz"
+    golden.save(golden_path)
+    progress("export", "comparing the float graph with PyTorch", None)
+    exported = exported.with_step(check_float(exported, golden)[1])
+    progress("optimize", "rewriting the float graph", None)
+    optimized = optimize(exported, folder / "optimized.onnx")
+    optimized = optimized.with_step(check_float(optimized, golden)[1])
+    calibration = None
+    if recipe.quantize.method != "none":
+        samples = data.calibration
+        progress("calibrate", f"running {len(samples)} samples", None)
+        batches = (torch_model.preprocessor.batch([sample]) for sample in samples)
+        calibration = calibrate(optimized, batches, expected_samples=len(samples))
+    return FloatGraph(optimized, golden_path, calibration)
+
+
+def quantize_for(start: FloatGraph, profile: TargetProfile, recipe: Recipe, path: Path) -> OnnxModel:
+    """Return the graph to ship on a target: quantized, or the float one where the recipe says so."""
+    if start.calibration is None:
+        return start.model
+    return quantize(start.model, start.calibration, profile, recipe.quantize, path)
+
+
+def make_report(
+    torch_model: TorchModel,
+    model: OnnxModel,
+    profile: TargetProfile,
+    verdict: Verdict,
+    data: UserData,
+    recipe: Recipe,
+    history: tuple[StepRecord, ...],
+) -> TargetReport:
+    """Return the report of one target."""
+    return TargetReport(
+        model_name=torch_model.name,
+        task=torch_model.task,
+        source_sha256=torch_model.source_sha256,
+        profile=profile,
+        signature=model.only.signature,
+        machine=read_machine(),
+        versions=versions(),
+        verdict=verdict,
+        history=history,
+        command=f"edgekit export --recipe {profile.name}/recipe.toml -o OUTPUT",
+        data={purpose: audit.to_json() for purpose, audit in data.audits.items()},
+    )
+
+
+def write_report(folder: Path, reports: Sequence[TargetReport]) -> None:
+    """Write report.json and report.html over all targets into a folder."""
+    documents = [report.to_json() for report in reports]
+    write_text(folder / "report.json", dump_json({"schema_version": 1, "targets": documents}))
+    write_text(folder / "report.html", render_html(documents))
+
+
+def _stop_on_failure(reports: Sequence[TargetReport], output: Path) -> None:
+    failed = [(report.profile.name, check) for report in reports for check in report.verdict.failed]
+    if not failed:
+        return
+    folder = output.with_name(f"{output.name}.failed")
+    with writing_folder(folder, force=True) as aside:
+        write_report(aside, reports)
+    lines = [
+        f"{target}: {check.title} is {check.measured:.4g} {check.unit}".rstrip()
+        + f", allowed {check.comparison} {check.budget:g} ({check.why})"
+        for target, check in failed
+    ]
+    raise GateError(
+        "a gate failed, so no package was written:\n  " + "\n  ".join(lines),
+        f"See {folder / 'report.html'}. More calibration data, --exclude, or --gate NAME=VALUE may help.",
+    )
+
+
+def _pin(recipe: Recipe, model: TorchModel, data: UserData) -> Recipe:
+    """Return the recipe with its task and digests filled in, after holding them against a pinned recipe's."""
+    found = Pinned(
+        model_sha256=model.source_sha256,
+        calibration_sha256=data.sha256("calibration"),
+        validation_sha256=data.sha256("validation"),
+    )
+    for key, pinned in recipe.pinned.model_dump(exclude_none=True).items():
+        if getattr(found, key) != pinned:
+            what = key.removesuffix("_sha256")
+            raise RecipeError(
+                f"the {what} is not the one that the recipe was made with (its SHA-256 differs)",
+                f"Restore the {what}, or remove pinned.{key} from the recipe to accept the new one.",
+            )
+    return recipe.model_copy(update={"task": model.task, "pinned": found})
+
+
+def _contents(model: TorchModel, recipe: Recipe, target: str) -> Contents:
+    return Contents(
+        name=model.name,
+        task=model.task,
+        source_sha256=model.source_sha256,
+        preprocessing=model.preprocessor.to_json(),
+        files=model.files,
+        config=model.config,
+        recipe=recipe.model_copy(update={"targets": (target,)}),
+        versions=versions(),
+    )
+
+
+def _manifest(path: Path) -> dict[str, object]:
+    import json
+
+    manifest: dict[str, object] = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+    return manifest
+
+
+def _refuse_same_names(profiles: Sequence[TargetProfile]) -> None:
+    names = [profile.name for profile in profiles]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise RecipeError(f"the target '{twice[0]}' is given twice", "Name each target once.")
+
+
+def _refuse_unknown_gates(
+    recipe: Recipe, profiles: Sequence[TargetProfile], verdicts: Sequence[Verdict]
+) -> None:
+    known = {check.name for verdict in verdicts for check in verdict.checks} | {"speedup"}
+    asked = {*recipe.gates, *(name for profile in profiles for name in profile.policy.gates)}
+    if asked - known:
+        from edgekit.errors import nearest
+
+        name = min(asked - known)
+        raise RecipeError(f"unknown gate '{name}'", nearest(name, known))
+
+
+def known_gates(task: str) -> tuple[str, ...]:
+    """Return the names that `--gate` takes for a task."""
+    return (*(gate.name for gate in task_named(task).gates), "size_ratio", "speedup")

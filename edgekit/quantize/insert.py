@@ -1,0 +1,105 @@
+"""Put QuantizeLinear and DequantizeLinear nodes into a graph: the mechanics, without any policy."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from edgekit import graph as g
+from edgekit.quantize.schemes import Affine, quantize_weight
+
+
+def quantize_dequantize(graph: ir.Graph, value: ir.Value, affine: Affine, name: str) -> list[ir.Node]:
+    """Return a Q and a DQ node (not inserted yet) that hold `value` in 8 bits.
+
+    A scalar scale is meant: a QuantizeLinear with one scale per channel is 80 times slower on the CPU.
+    """
+    scale = g.add_constant(graph, f"{name}_scale", np.array(affine.scale, np.float32))
+    zero = g.add_constant(graph, f"{name}_zero_point", np.array(affine.zero_point, affine.scheme.dtype))
+    quantize = ir.node("QuantizeLinear", [value, scale, zero], name=f"{name}_quantize")
+    dequantize = ir.node("DequantizeLinear", [quantize.outputs[0], scale, zero], name=f"{name}_dequantize")
+    quantize.outputs[0].name, dequantize.outputs[0].name = f"{name}_codes", f"{name}_held"
+    return [quantize, dequantize]
+
+
+def hold_in_8_bits(graph: ir.Graph, value: ir.Value, affine: Affine) -> None:
+    """Make every reader of a value read it through Q and DQ."""
+    readers = [(use.node, use.idx) for use in value.uses()]
+    pair = quantize_dequantize(graph, value, affine, value.name or "tensor")
+    held = pair[-1].outputs[0]
+    held.shape, held.type = value.shape, value.type
+    producer = value.producer()
+    if producer is None:
+        graph.insert_before(next(iter(graph)), pair)
+    else:
+        graph.insert_after(producer, pair)
+    for node, index in readers:
+        node.replace_input_with(index, held)
+    for index, output in enumerate(graph.outputs):
+        if output is value:
+            held.name, value.name = value.name, f"{value.name}_float"
+            graph.outputs[index] = held
+
+
+def dequantized_weight(
+    graph: ir.Graph, before: ir.Node, codes: np.ndarray, scale: np.ndarray, axis: int, name: str
+) -> ir.Value:
+    """Add int8 codes and their DequantizeLinear before a node, and return the float value.
+
+    Args:
+        graph: Where to add.
+        before: The node that will read the value.
+        codes: int8, or int32 for a bias.
+        scale: float32, [channels] or a scalar.
+        axis: Axis of the channels.
+        name: Prefix of the constants' names.
+    """
+    inputs = [
+        g.add_constant(graph, f"{name}_quantized", codes),
+        g.add_constant(graph, f"{name}_scale", scale),
+        g.add_constant(graph, f"{name}_zero_point", np.zeros(scale.shape, codes.dtype)),
+    ]
+    node = ir.node(
+        "DequantizeLinear", inputs, {"axis": axis} if scale.ndim else {}, name=f"{name}_dequantize"
+    )
+    node.outputs[0].name = f"{name}_held"
+    graph.insert_before(before, node)
+    return node.outputs[0]
+
+
+def int32_bias(
+    graph: ir.Graph, node: ir.Node, bias: np.ndarray, activation: float, weight: np.ndarray, name: str
+) -> None:
+    """Give a Conv or Gemm its bias as int32 codes, whose scale is activation scale times weight scale.
+
+    The kernel adds it to its int32 accumulator.
+    Source: ONNX Runtime quantization documentation, "Bias is int32 with scale = scale_x * scale_w".
+    """
+    scale = (np.float32(activation) * weight.reshape(-1)).astype(np.float32)
+    if scale.size != bias.size:
+        scale = np.full(bias.shape, scale[0], np.float32)
+    codes = np.clip(np.rint(bias / scale), -(2**31 - 1), 2**31 - 1).astype(np.int32)
+    node.replace_input_with(2, dequantized_weight(graph, node, codes, scale, 0, name))
+
+
+def embedding_per_row(graph: ir.Graph, node: ir.Node) -> int:
+    """Store the table of a Gather as int8 with one scale per row, and return the bytes saved.
+
+    `Gather(table, ids)` becomes `Cast(Gather(codes, ids)) * Gather(scales, ids)`: standard operators, and
+    only the rows that are read are turned back into float.
+    """
+    table_value, ids = node.inputs[0], node.inputs[1]
+    table = g.constant(table_value)
+    assert table is not None and table_value is not None
+    codes, scale = quantize_weight(table, 0, reduce_range=False)
+    name = table_value.name or "table"
+    rows = ir.node("Gather", [g.add_constant(graph, f"{name}_quantized", codes), ids], name=f"{name}_rows")
+    cast = ir.node("Cast", [rows.outputs[0]], {"to": ir.DataType.FLOAT}, name=f"{name}_cast")
+    scales = ir.node(
+        "Gather", [g.add_constant(graph, f"{name}_scale", scale[:, None]), ids], name=f"{name}_scales"
+    )
+    real = ir.node("Mul", [cast.outputs[0], scales.outputs[0]], name=f"{name}_real")
+    for made, suffix in ((rows, "rows"), (cast, "cast"), (scales, "scales")):
+        made.outputs[0].name = f"{name}_{suffix}_value"
+    g.replace_node(graph, node, [rows, cast, scales, real])
+    return table.nbytes - codes.nbytes - scale.nbytes

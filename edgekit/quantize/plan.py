@@ -1,0 +1,203 @@
+"""What in a graph is quantized, and why the rest is not.
+
+Two rules cover transformers, convolutional nets and what lies between:
+
+* A matrix product with a constant weight (`MatMul`, `Gemm`) gets 8-bit inputs and gives float. Its
+  neighbours (LayerNorm, Softmax, GELU, residual adds) have no int8 kernels, so quantizing its output
+  would only add work and error.
+* A convolution gets 8-bit inputs and gives 8-bit outputs, since its int8 kernel has no other form. Ops
+  that follow it and have int8 kernels (`Add`, pools, reshapes) continue on 8-bit values.
+
+Source: onnxruntime core/optimizer/qdq_transformer (which groups of Q/DQ nodes become int8 kernels).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+
+import numpy as np
+import onnx_ir as ir
+
+from edgekit import graph as g
+from edgekit.record import Skip
+
+_KEEPS_RANGE = ("MaxPool", "Flatten", "Reshape")
+_OWN_RANGE = ("AveragePool", "GlobalAveragePool")
+
+
+@dataclass(frozen=True)
+class LinearGroup:
+    """Matrix products that read the same float activation, e.g. query, key and value.
+
+    Attributes:
+        activation: Their common input, [..., K].
+        nodes: `MatMul` and `Gemm` nodes, in graph order.
+    """
+
+    activation: ir.Value
+    nodes: tuple[ir.Node, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that the quantizer will change.
+
+    Attributes:
+        linear: Matrix products on float activations.
+        convs: Convolutions, in graph order.
+        on_codes: Matrix products whose activation a convolution's region already holds in 8 bits.
+        tensors: Values that are held in 8 bits in convolutional regions; each maps to the value whose range
+            it has, itself or the one before a pool or reshape.
+        embeddings: `Gather` nodes on constant tables.
+        skipped: What stays float although its op type could be quantized, and why.
+    """
+
+    linear: tuple[LinearGroup, ...]
+    convs: tuple[ir.Node, ...]
+    on_codes: tuple[ir.Node, ...]
+    tensors: dict[ir.Value, ir.Value]
+    embeddings: tuple[ir.Node, ...]
+    skipped: tuple[Skip, ...]
+
+    def observed(self) -> dict[str, int]:
+        """Return the tensors whose statistics are needed: name -> channel axis."""
+        names = {group.activation.name or "": -1 for group in self.linear}
+        names |= {value.name or "": 1 for value in self.tensors.values()}
+        return names
+
+
+def make_plan(
+    model: ir.Model,
+    *,
+    matmul_ops: Sequence[str],
+    conv_ops: Sequence[str],
+    embeddings: bool,
+    exclude: Sequence[str] = (),
+) -> Plan:
+    """Decide what to quantize.
+
+    Args:
+        model: A float graph in topological order.
+        matmul_ops: Op types to quantize with float outputs.
+        conv_ops: Op types to quantize with 8-bit outputs.
+        embeddings: Whether tables read by `Gather` are stored in 8 bits.
+        exclude: Shell patterns of node names to leave in float.
+    """
+    skipped: list[Skip] = []
+
+    def wanted(node: ir.Node) -> bool:
+        if any(fnmatch(node.name or "", pattern) for pattern in exclude):
+            skipped.append(Skip(_label(node), "excluded by the request"))
+            return False
+        reason = why_not(node)
+        if reason:
+            skipped.append(Skip(_label(node), reason))
+        return not reason
+
+    convs = [n for n in g.nodes(model.graph, "Conv") if "Conv" in conv_ops and wanted(n)]
+    tensors = _conv_region(model.graph, convs, conv_ops)
+    grouped: dict[ir.Value, list[ir.Node]] = {}
+    on_codes = []
+    for node in g.nodes(model.graph, *matmul_ops):
+        if not wanted(node):
+            continue
+        activation = node.inputs[0]
+        assert activation is not None
+        if activation in tensors:
+            on_codes.append(node)
+        else:
+            grouped.setdefault(activation, []).append(node)
+    tables = [n for n in g.nodes(model.graph, "Gather") if embeddings and _is_embedding(n)]
+    linear = tuple(LinearGroup(value, tuple(members)) for value, members in grouped.items())
+    return Plan(linear, tuple(convs), tuple(on_codes), tensors, tuple(tables), tuple(skipped))
+
+
+def why_not(node: ir.Node) -> str:
+    """Return why a MatMul, Gemm or Conv cannot have an int8 kernel, or an empty string if it can."""
+    weight = g.constant(node.inputs[1])
+    if g.constant(node.inputs[0]) is not None:
+        return "the constant is on the left: int8 kernels take their weight on the right"
+    if weight is None:
+        return "both inputs are activations: there is no constant weight to quantize"
+    if weight.dtype != np.float32:
+        return f"the weight is {weight.dtype}, not float32"
+    if node.op_type == "MatMul" and weight.ndim != 2:
+        return f"the weight has {weight.ndim} axes: int8 kernels take 2"
+    if node.op_type == "Gemm" and not _plain_gemm(node):
+        return "Gemm with transA, alpha or beta has no int8 kernel"
+    bias = node.inputs[2] if node.op_type == "Conv" and len(node.inputs) > 2 else None
+    return "the bias is not constant" if bias is not None and g.constant(bias) is None else ""
+
+
+def weight_matrix(node: ir.Node) -> np.ndarray:
+    """Return the weight of a MatMul or Gemm as [K, N], float32."""
+    weight = g.constant(node.inputs[1])
+    assert weight is not None
+    return weight.T if transposed(node) else weight
+
+
+def transposed(node: ir.Node) -> bool:
+    """Return whether a Gemm holds its weight as [N, K]."""
+    return node.op_type == "Gemm" and _int(node, "transB", 0) == 1
+
+
+def rectified(value: ir.Value) -> ir.Value:
+    """Return the value after a Relu or constant Clip that is the only reader of `value`, or `value`.
+
+    The runtime folds such an op into the QuantizeLinear behind it, so the codes go after it.
+    """
+    readers = g.consumers(value)
+    if len(readers) != 1 or value.is_graph_output():
+        return value
+    node = readers[0]
+    bounds_known = all(i is None or g.constant(i) is not None for i in node.inputs[1:])
+    return node.outputs[0] if node.op_type in ("Relu", "Clip") and bounds_known else value
+
+
+def _conv_region(
+    graph: ir.Graph, convs: Sequence[ir.Node], conv_ops: Sequence[str]
+) -> dict[ir.Value, ir.Value]:
+    """Return the values that are held in 8 bits, each with the value whose range it has."""
+    if not convs:
+        return {}
+    chosen = set(convs)
+    region: dict[ir.Value, ir.Value] = {}
+    for node in graph:
+        sources = [v for v in node.inputs if v is not None and g.constant(v) is None]
+        if node in chosen:
+            region.setdefault(sources[0], sources[0])
+            out = rectified(node.outputs[0])
+            region[out] = out
+        elif node.op_type not in conv_ops or not sources or not all(v in region for v in sources[:2]):
+            continue
+        elif node.op_type in _KEEPS_RANGE:
+            region[node.outputs[0]] = region[sources[0]]
+        elif node.op_type in _OWN_RANGE or (node.op_type == "Add" and len(sources) == 2):
+            out = rectified(node.outputs[0])
+            region[out] = out
+        elif node.op_type == "Concat":
+            region[node.outputs[0]] = node.outputs[0]
+    return region
+
+
+def _is_embedding(node: ir.Node) -> bool:
+    table = g.constant(node.inputs[0])
+    if table is None or table.dtype != np.float32 or table.ndim != 2 or _int(node, "axis", 0) != 0:
+        return False
+    # Below this the constants that come with a quantized table outweigh what it saves.
+    return g.constant(node.inputs[1]) is None and table.size >= 4096
+
+
+def _plain_gemm(node: ir.Node) -> bool:
+    ones = [node.attributes[name].as_float() for name in ("alpha", "beta") if name in node.attributes]
+    return _int(node, "transA", 0) == 0 and all(value == 1.0 for value in ones)
+
+
+def _int(node: ir.Node, name: str, default: int) -> int:
+    return node.attributes[name].as_int() if name in node.attributes else default
+
+
+def _label(node: ir.Node) -> str:
+    return f"{node.op_type} {node.name or node.outputs[0].name}"

@@ -1,0 +1,122 @@
+"""Scales and zero points: the arithmetic of affine quantization, in plain numpy.
+
+    real = scale * (code - zero_point)
+
+Source: Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient
+Integer-Arithmetic-Only Inference", arXiv:1712.05877; ONNX operator QuantizeLinear (round half to even).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class ActivationScheme:
+    """How activations become 8-bit codes.
+
+    Attributes:
+        dtype: `uint8` or `int8`.
+        symmetric: The zero point is the middle of the codes, and the range is as wide on both sides.
+    """
+
+    dtype: str
+    symmetric: bool
+
+    @property
+    def qmin(self) -> int:
+        """Lowest code."""
+        return int(np.iinfo(self.dtype).min)
+
+    @property
+    def qmax(self) -> int:
+        """Highest code."""
+        return int(np.iinfo(self.dtype).max)
+
+    def affine(self, low: float, high: float) -> Affine:
+        """Return the scale and zero point that cover a range.
+
+        The range is widened to hold 0, which must be exact: padding and ReLU depend on it.
+
+        Args:
+            low: Lower end, in real units.
+            high: Upper end.
+        """
+        low, high = min(float(low), 0.0), max(float(high), 0.0)
+        if self.symmetric:
+            # -128 is left unused on the negative side, so that both sides have the same step.
+            bound = max(-low, high)
+            zero = 0 if self.dtype == "int8" else 128
+            return Affine(_positive(bound / 127), zero, self)
+        scale = _positive((high - low) / (self.qmax - self.qmin))
+        zero = round(self.qmin - low / scale)
+        return Affine(scale, int(np.clip(zero, self.qmin, self.qmax)), self)
+
+
+@dataclass(frozen=True)
+class Affine:
+    """One scale and zero point for a whole tensor."""
+
+    scale: float
+    zero_point: int
+    scheme: ActivationScheme
+
+    @property
+    def low(self) -> float:
+        """Smallest real value that has a code."""
+        return self.scale * (self.scheme.qmin - self.zero_point)
+
+    @property
+    def high(self) -> float:
+        """Largest real value that has a code."""
+        return self.scale * (self.scheme.qmax - self.zero_point)
+
+    def fake(self, x: np.ndarray) -> np.ndarray:
+        """Quantize and dequantize an array of any shape, elementwise, in float32."""
+        scale, zero = np.float32(self.scale), np.float32(self.zero_point)
+        codes = np.rint(x / scale)
+        codes += zero
+        np.clip(codes, self.scheme.qmin, self.scheme.qmax, out=codes)
+        codes -= zero
+        codes *= scale
+        return codes
+
+
+def quantize_weight(
+    weight: np.ndarray, axis: int | None, *, reduce_range: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Quantize a weight symmetrically to int8.
+
+    Args:
+        weight: Any shape.
+        axis: Axis of the output channels, which get a scale each; None for one scale.
+        reduce_range: Codes in -64..64 instead of -127..127, so that pairs of products with 8-bit
+            activations fit 16-bit lanes: 2 * 255 * 64 <= 32767.
+            Source: Intel intrinsics guide, VPMADDUBSW.
+
+    Returns:
+        int8 codes of the weight's shape, and float32 scales, [channels] or a scalar.
+    """
+    qmax = 64 if reduce_range else 127
+    axes = tuple(i for i in range(weight.ndim) if i != axis) if axis is not None else None
+    peak = np.abs(weight).max(axis=axes)
+    scale = np.where(peak > np.float32(_TINY * qmax), peak / qmax, 1.0).astype(np.float32)
+    shaped = scale if axis is None else scale.reshape([-1 if i == axis else 1 for i in range(weight.ndim)])
+    codes = np.clip(np.rint(weight / shaped), -qmax, qmax).astype(np.int8)
+    return codes, scale
+
+
+def dequantize_weight(codes: np.ndarray, scale: np.ndarray, axis: int | None) -> np.ndarray:
+    """Return the real values of int8 codes; the inverse of `quantize_weight` up to rounding."""
+    shaped = scale if axis is None else scale.reshape([-1 if i == axis else 1 for i in range(codes.ndim)])
+    return codes.astype(np.float32) * shaped
+
+
+_TINY = float(np.finfo(np.float32).tiny)
+
+
+def _positive(scale: float) -> float:
+    """Return a scale that float32 can divide by; a constant zero tensor gets 1."""
+    return float(np.float32(scale)) if scale > _TINY else 1.0

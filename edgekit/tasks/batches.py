@@ -1,0 +1,43 @@
+"""From held-out samples to the golden's batches: several batch sizes and lengths, with real padding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from edgekit.data import Sample
+from edgekit.tasks.base import Inputs, Preprocessor
+
+_SIZES = (1, 2, 1)
+_REST = 8
+_FEWEST_LENGTHS = 3
+
+
+def golden_batches(
+    preprocessor: Preprocessor, samples: Sequence[Sample]
+) -> tuple[tuple[Inputs, np.ndarray | None], ...]:
+    """Return (inputs, labels) batches that hold every sample once.
+
+    A few batches of one and two samples come first, then batches of eight, whose texts differ in length and
+    so are padded. Where texts give fewer than three lengths, cut copies of the first are added.
+
+    Args:
+        preprocessor: The model's.
+        samples: Held-out samples, at least eight.
+    """
+    batches: list[tuple[Inputs, np.ndarray | None]] = []
+    start = 0
+    while start < len(samples):
+        size = _SIZES[len(batches)] if len(batches) < len(_SIZES) else _REST
+        chunk = samples[start : start + size]
+        inputs = preprocessor.batch(chunk)
+        batches.append((inputs, preprocessor.labels(chunk, inputs)))
+        start += size
+    if preprocessor.modality == "text":
+        lengths = {next(iter(inputs.values())).shape[1] for inputs, _ in batches}
+        for length in (8, 5, 12):
+            if len(lengths) < _FEWEST_LENGTHS and length not in lengths:
+                lengths.add(length)
+                batches.append((preprocessor.batch(samples[:1], length=length), None))
+    return tuple(batches)

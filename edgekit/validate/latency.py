@@ -1,0 +1,143 @@
+"""Float against quantized, interleaved in one process, with an interval for the ratio.
+
+Machines drift: frequency, neighbours, caches. Timing the two models in turns, run by run, lets the drift
+hit both, and the ratio of each pair is what the interval is made from.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from edgekit.golden import Golden
+from edgekit.record import LatencyPoint
+
+WARM_UP_RUNS = 8
+_BOOTSTRAPS = 2000
+_CONFIDENCE = 0.95
+# Also stop after this long at one point: a big model on a slow CPU gives fewer runs and a wider interval.
+_SECONDS_PER_POINT = 20.0
+_FEWEST_RUNS = 10
+
+
+def measure_latency(
+    float_session: Any,
+    quantized_session: Any,
+    golden: Golden,
+    points: Sequence[tuple[int, int]],
+    *,
+    runs: int,
+    threads: int,
+) -> tuple[LatencyPoint, ...]:
+    """Time two sessions at several input shapes.
+
+    Args:
+        float_session: Session of the float graph.
+        quantized_session: Session of the shipped graph, with the same threads.
+        golden: Real inputs, tiled to each shape.
+        points: (batch, length); the length is ignored where inputs have no sequence axis.
+        runs: Timed runs of each model at each point.
+        threads: What both sessions were opened with; recorded.
+    """
+    sequence = _has_sequence(quantized_session)
+    shapes = list(points) if sequence else [(batch, 0) for batch in dict.fromkeys(b for b, _ in points)]
+    return tuple(
+        _time_point(
+            float_session, quantized_session, inputs_of_shape(golden, batch, length), label, runs, threads
+        )
+        for batch, length in shapes
+        for label in [f"{batch}x{length}" if sequence else f"{batch}"]
+    )
+
+
+def inputs_of_shape(golden: Golden, batch: int, length: int) -> dict[str, np.ndarray]:
+    """Return real inputs cut or repeated to a shape.
+
+    Args:
+        golden: Where the values come from: the longest row without padding of each input.
+        batch: Rows.
+        length: Size of axis 1; 0 leaves every other axis as recorded.
+    """
+    longest = max(golden.batches, key=lambda b: next(iter(b.inputs.values())).shape[1:])
+    rows = {}
+    for name, value in longest.inputs.items():
+        row = value[:1]
+        if "attention_mask" in longest.inputs:
+            row = value[[int(np.argmax(longest.inputs["attention_mask"].sum(axis=1)))]]
+        if length and row.ndim >= 2:
+            row = np.take(row, np.arange(length) % row.shape[1], axis=1)
+        if length and name == "attention_mask":
+            row = np.ones_like(row)
+        rows[name] = np.repeat(row, batch, axis=0)
+    return rows
+
+
+def bootstrap_ratio(
+    float_ms: np.ndarray, quantized_ms: np.ndarray, *, confidence: float = _CONFIDENCE, seed: int = 0
+) -> tuple[float, float, float]:
+    """Return the median of the paired ratios with its bootstrap interval.
+
+    Args:
+        float_ms: Times of the float model, [runs].
+        quantized_ms: Times of the quantized model in the same turns, [runs].
+        confidence: Probability mass of the interval.
+        seed: Of the resampling.
+
+    Returns:
+        Speed-up (float over quantized), lower end, upper end.
+
+    Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, percentile interval.
+    """
+    ratios = float_ms / quantized_ms
+    picks = np.random.default_rng(seed).integers(0, len(ratios), (_BOOTSTRAPS, len(ratios)))
+    medians = np.median(ratios[picks], axis=1)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(medians, [tail, 1 - tail])
+    return float(np.median(ratios)), float(low), float(high)
+
+
+def _time_point(
+    float_session: Any,
+    quantized_session: Any,
+    inputs: Mapping[str, np.ndarray],
+    label: str,
+    runs: int,
+    threads: int,
+) -> LatencyPoint:
+    sessions = (float_session, quantized_session)
+    feeds = [{v.name: inputs[v.name] for v in session.get_inputs()} for session in sessions]
+    for _ in range(WARM_UP_RUNS):
+        for session, feed in zip(sessions, feeds, strict=True):
+            session.run(None, feed)
+    times: tuple[list[float], list[float]] = ([], [])
+    started = time.perf_counter()
+    for turn in range(runs):
+        # Whoever goes second finds the caches cold of its weights; take turns at it.
+        for which in (0, 1) if turn % 2 == 0 else (1, 0):
+            begin = time.perf_counter()
+            sessions[which].run(None, feeds[which])
+            times[which].append((time.perf_counter() - begin) * 1e3)
+        if turn + 1 >= _FEWEST_RUNS and time.perf_counter() - started > _SECONDS_PER_POINT:
+            break
+    float_ms, quantized_ms = np.array(times[0]), np.array(times[1])
+    speedup, low, high = bootstrap_ratio(float_ms, quantized_ms)
+    return LatencyPoint(
+        shape=label,
+        threads=threads,
+        runs=len(float_ms),
+        float_p50_ms=float(np.median(float_ms)),
+        float_p90_ms=float(np.quantile(float_ms, 0.9)),
+        quantized_p50_ms=float(np.median(quantized_ms)),
+        quantized_p90_ms=float(np.quantile(quantized_ms, 0.9)),
+        speedup=speedup,
+        speedup_low=low,
+        speedup_high=high,
+        confidence=_CONFIDENCE,
+    )
+
+
+def _has_sequence(session: Any) -> bool:
+    return any(len(value.shape) > 1 and value.shape[1] == "sequence" for value in session.get_inputs())
