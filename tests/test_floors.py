@@ -37,7 +37,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("optimize", "quantize"),
     ("runners", "validate"),
     ("package", "report"),
-    ("search", "pipeline"),
+    ("search", "pipeline", "revalidate"),
     ("cli",),
     ("__main__",),
 )
@@ -56,7 +56,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "onnxscript": ("export", "optimize"),
     "onnxruntime": ("runtime", "package/ort_format"),
     "click": ("cli", "__main__"),
-    "rich": ("cli", "__main__"),
+    "rich": ("cli", "__main__", "report/terminal"),
 }
 """Package -> rooms or files that may import it."""
 

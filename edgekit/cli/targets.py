@@ -87,9 +87,10 @@ def _print_profile(profile: TargetProfile) -> None:
     console.print(Text(profile.name, style="bold"), Text(profile.title), sep="  ")
     console.print(Text(profile.status))
     grid = table()
+    grid.expand = True
     grid.add_column("key", no_wrap=True)
-    grid.add_column("value", ratio=2, overflow="fold")
-    grid.add_column("where it comes from", ratio=4, overflow="fold", style="dim")
+    grid.add_column("value", ratio=4, overflow="fold")
+    grid.add_column("where it comes from", ratio=7, overflow="fold", style="dim")
     for section, values in profile.model_dump(mode="json", exclude={"sources"}).items():
         if not isinstance(values, dict):
             continue

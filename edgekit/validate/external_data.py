@@ -28,10 +28,10 @@ def external_files(tensors: Iterable[onnx.TensorProto], path: Path) -> tuple[str
         entries = {entry.key: entry.value for entry in tensor.external_data}
         name = entries.get("location", "")
         file = _safe_external(name, tensor.name, path)
-        try:
-            end = int(entries.get("offset", "0")) + int(entries.get("length", "0"))
-        except ValueError:
-            raise ModelError(f"{path}: weight '{tensor.name}' has no readable place in '{name}'") from None
+        place = [entries.get(key, "0") for key in ("offset", "length")]
+        if not all(number.isascii() and number.isdigit() for number in place):
+            raise ModelError(f"{path}: weight '{tensor.name}' has no readable place in '{name}'")
+        end = sum(map(int, place))
         if end > file.stat().st_size:
             raise ModelError(f"{file} ends before the weight '{tensor.name}' does", "Copy the file again.")
         names[name] = None
