@@ -99,8 +99,11 @@ class TargetReport:
         return strict
 
 
-def load_report(path: Path) -> dict[str, Any]:
-    """Return a saved report.json, complete enough for every renderer.
+def load_reports(path: Path) -> list[dict[str, Any]]:
+    """Return the reports in a saved report.json, each complete enough for every renderer.
+
+    Args:
+        path: A package's report.json (one target), or the one beside the packages (all of them).
 
     Raises:
         PackageError: The file is missing, is not JSON, or is not a report that this version reads.
@@ -115,15 +118,17 @@ def load_report(path: Path) -> dict[str, Any]:
         raise PackageError(f"report {path} is not valid JSON: {error}", "Export the model again.") from None
     except OSError as error:
         raise PackageError(f"report {path} cannot be read: {error.strerror}") from None
-    if not isinstance(table, dict) or "verdict" not in table:
+    entries = table.get("targets", [table]) if isinstance(table, dict) else None
+    if not isinstance(entries, list) or not all(isinstance(e, dict) and "verdict" in e for e in entries):
         raise PackageError(f"{path} is not an edgekit report", "Give the report.json of a package.")
-    schema = table.get("schema_version")
-    if schema != SCHEMA_VERSION:
-        raise PackageError(
-            f"report {path} has schema version {schema!r}, this edgekit reads {SCHEMA_VERSION}",
-            "Read it with the edgekit version that wrote it.",
-        )
-    return completed(table)
+    for entry in entries:
+        schema = entry.get("schema_version")
+        if schema != SCHEMA_VERSION:
+            raise PackageError(
+                f"report {path} has schema version {schema!r}, this edgekit reads {SCHEMA_VERSION}",
+                "Read it with the edgekit version that wrote it.",
+            )
+    return [completed(entry) for entry in entries]
 
 
 def completed(document: Document) -> dict[str, Any]:

@@ -50,7 +50,7 @@ RULES: tuple[tuple[str, str], ...] = (
 MEASURES: dict[str, tuple[str, str, str, int]] = {
     "cosine": ("Cosine similarity", "cosine_p05", ">=", 5),
     "sqnr_db": ("Signal to quantization noise, dB", "sqnr_db", ">=", 5),
-    "kl": ("Kullback-Leibler divergence", "kl_mean", "<=", 95),
+    "kl_nats": ("Kullback-Leibler divergence, nats", "kl_mean", "<=", 95),
     "max_relative_error": ("Relative error", "max_relative_error", "<=", 95),
 }
 """Measure of an `OutputError` -> what a person calls it, the check that gates it, its good side, its tail."""
@@ -60,7 +60,7 @@ def render_html(documents: Sequence[Document]) -> str:
     """Return the page about one model.
 
     Args:
-        documents: One report in JSON form per target (`TargetReport.to_json()` or `load_report()`), in the
+        documents: One report in JSON form per target (`TargetReport.to_json()` or `load_reports()`), in the
             order to show them.
 
     Raises:
@@ -147,7 +147,7 @@ def _section(report: Document, markup: Any) -> dict[str, Any]:
             **check,
             "value": value,
             "limit": limit,
-            "meaning": wording.EXPLANATIONS.get(str(check.get("name")), ""),
+            "meaning": wording.explain(str(check.get("name"))),
         }
         for check in verdict["checks"]
         for value, limit in [wording.say_check(check)]
@@ -214,8 +214,8 @@ def _errors(error: Mapping[str, Any], checks: Sequence[Mapping[str, Any]], targe
     for check in checks:
         budget = wording.number(check.get("budget"))
         if check.get("name") == gate_name and budget is not None:
-            kind = "p05" if gate_name.endswith("p05") else "mean" if gate_name.endswith("mean") else "value"
-            marks.append(svg.Mark(budget, f"gate ({kind}) {wording.say_check(check)[1]}", is_gate=True))
+            of = f" of the {gate_name.rpartition('_')[2]}" if gate_name.endswith(("_p05", "_mean")) else ""
+            marks.append(svg.Mark(budget, f"gate{of} {wording.say_check(check)[1]}", is_gate=True))
     caption = f"{title} of output {error.get('output', '')}, one value per sample"
     text = f"{len(values)} values" + "".join(f"; {mark.label}" for mark in marks)
     return caption, svg.histogram(f"{caption}, {target}", text, values, marks, good=good)

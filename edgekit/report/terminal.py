@@ -59,17 +59,43 @@ def summary_table(reports: Sequence[TargetReport | Document]) -> Table:
     return table
 
 
-def failures(verdict: Verdict) -> Text:
-    """Return one line per check that misses its budget: value, budget and reason; empty where none does."""
-    checks = [entry for entry in strict_json(verdict.to_json())["checks"] if entry["state"] == "fail"]
-    text = _plain("")
-    for index, check in enumerate(checks):
+def verdict_table(verdict: Verdict) -> Table:
+    """Return one row per check and per timed shape: measured, required, state."""
+    from rich import box
+    from rich.table import Table
+
+    document = completed({"verdict": strict_json(verdict.to_json())})
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    table.add_column("Check", overflow="fold")
+    table.add_column("Measured", justify="right", overflow="fold")
+    table.add_column("Required", justify="right", overflow="fold")
+    table.add_column("State", overflow="fold")
+    for check in document["verdict"]["checks"]:
         measured, required = wording.say_check(check)
-        text.append("\n" if index else "")
-        text.append("failed", style=_STYLE["fail"])
-        text.append(f"  {verdict.target}: {check['name']} is {measured}, required {required}")
-        text.append(f" ({check['why']})" if check["why"] else "")
-    return text
+        state = str(check["state"])
+        table.add_row(_plain(str(check["title"])), measured, required, _styled(state))
+    for finding in wording.speed(document):
+        table.add_row(_plain(f"Speed-up at {finding.label}"), finding.text, "–", _styled(finding.state))
+    if not document["verdict"]["latency"]:
+        table.add_row("Speed-up", "–", "–", _plain(wording.no_speed(document)))
+    return table
+
+
+def failures(verdict: Verdict) -> str:
+    """Return one line per check that misses its budget: value, budget and reason; empty where none does."""
+    lines = []
+    for check in strict_json(verdict.to_json())["checks"]:
+        if check["state"] == "fail":
+            measured, required = wording.say_check(check)
+            why = f" ({check['why']})" if check["why"] else ""
+            lines.append(f"{verdict.target}: {check['name']} is {measured}, required {required}{why}")
+    return "\n".join(lines)
+
+
+def _styled(state: str) -> Text:
+    from rich.text import Text
+
+    return Text(state, style=_STYLE.get(state, ""))
 
 
 def _plain(content: str) -> Text:
@@ -116,5 +142,4 @@ def _speed(document: Document) -> Text:
 
 
 def _gates(document: Document) -> Text:
-    word = wording.verdict_word(document)
-    return _plain("").append(word, style=_STYLE[word])
+    return _styled(wording.verdict_word(document))

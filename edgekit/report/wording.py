@@ -29,9 +29,13 @@ EXPLANATIONS: dict[str, str] = {
     "kl_mean": "Kullback-Leibler divergence between the two models' class probabilities; 0 = equal.",
     "accuracy_float": "Share of your labelled samples that the float model gets right.",
     "accuracy_quantized": "Share of your labelled samples that the shipped model gets right.",
-    "accuracy_drop": "Accuracy of the float model minus that of the shipped one; 0 = nothing lost.",
+    "accuracy_drop": "Accuracy of the float model minus that of the shipped one, in percentage points.",
     "sqnr_db": "Signal over quantization noise, in decibels: 20 dB more is an error ten times smaller.",
     "max_relative_error": "Largest error of any output value over the largest float value; 0 = equal.",
+    "float_nonfinite": "Values of the exported float graph that are NaN or infinite.",
+    "float_max_relative_error": "How far the exported float graph is from PyTorch; 0 = equal.",
+    "float_cosine": "Angle between the outputs of the exported float graph and of PyTorch, as its cosine.",
+    "speedup": "Time of the float model over that of the shipped one: above 1 the shipped one is faster.",
     "size_ratio": "Size of the float file over that of the shipped one: 4 = four times smaller.",
 }
 """What a check's figure means, for a person who does not work with it."""
@@ -106,7 +110,7 @@ def say_figure(value: Any, unit: str = "", digits: int = 4) -> str:
         return f"{text} {unit}".strip()
     if unit == "bytes":
         return say_bytes(figure)
-    if unit == "×":
+    if unit in ("×", "x"):
         return f"{figure:.{digits - 2}f}×"
     if figure != 0 and abs(figure) < 10**-digits:
         text = f"{figure:.{max(digits - 2, 1)}e}"
@@ -135,6 +139,11 @@ def say_check(check: Mapping[str, Any]) -> tuple[str, str]:
         say_figure(measured, unit, digits),
         "–" if budget is None else f"{sign} {say_figure(budget, unit, digits)}",
     )
+
+
+def explain(name: str) -> str:
+    """Return what a check means; a name such as `sqnr_db.logits` is explained by its part before the dot."""
+    return EXPLANATIONS.get(name.partition(".")[0], "")
 
 
 def quality(document: Document) -> tuple[Finding, ...]:

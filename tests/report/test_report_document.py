@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from edgekit.errors import PackageError
 from edgekit.record import Check
-from edgekit.report.document import completed, load_report, strict_json
+from edgekit.report.document import completed, load_reports, strict_json
 from edgekit.report.wording import number
 from edgekit.store import dump_json
 
@@ -23,7 +23,14 @@ JSON = st.recursive(
 def test_a_saved_report_is_read_back_as_it_was(fast, tmp_path):
     path = tmp_path / "report.json"
     path.write_text(dump_json(fast.to_json()))
-    assert load_report(path) == fast.to_json()
+    assert load_reports(path) == [fast.to_json()]
+
+
+def test_a_file_over_all_targets_is_read_back_in_order(reports, tmp_path):
+    documents = [report.to_json() for report in reports]
+    path = tmp_path / "report.json"
+    path.write_text(dump_json({"schema_version": 1, "targets": documents}))
+    assert load_reports(path) == documents
 
 
 def test_the_report_spells_out_states_and_verdicts(fast):
@@ -39,7 +46,7 @@ def test_a_nan_survives_strict_json_as_a_failed_check(fast, tmp_path):
     broken = replace(fast.verdict, checks=(Check("sqnr_db", "SQNR", float("nan"), "dB", ">=", 20.0),))
     path = tmp_path / "report.json"
     path.write_text(dump_json(replace(fast, verdict=broken).to_json()))
-    check = load_report(path)["verdict"]["checks"][0]
+    check = load_reports(path)[0]["verdict"]["checks"][0]
     assert (check["measured"], check["state"]) == ("NaN", "fail")
 
 
@@ -66,6 +73,7 @@ def test_a_sparse_report_is_completed_and_unknown_keys_are_kept():
     [
         (None, "report not found"),
         ("{", "is not valid JSON"),
+        ('{"targets": {}}', "is not an edgekit report"),
         ("[]", "is not an edgekit report"),
         ('{"verdict": [], "schema_version": 1}', "'verdict' is not a JSON object"),
         ('{"verdict": {"checks": "x"}, "schema_version": 1}', "'checks' is not a JSON list"),
@@ -77,5 +85,5 @@ def test_a_file_that_is_no_report_is_refused_by_name(content, message, tmp_path)
     if content is not None:
         path.write_text(content)
     with pytest.raises(PackageError, match=message) as caught:
-        load_report(path)
+        load_reports(path)
     assert caught.value.hint

@@ -165,7 +165,7 @@ def test_a_sparse_report_still_makes_a_page():
 def test_the_gate_is_marked_in_the_spread_of_errors(fast):
     captions = dict(charts(fast.to_json()))
     chart = captions["Cosine similarity of output sentence_embedding, one value per sample"]
-    assert "gate (p05) ≥ 0.9800" in chart
+    assert "gate of the p05 ≥ 0.9800" in chart
     assert "p05 0.9945" in chart
 
 
