@@ -146,17 +146,9 @@ class TestEveryFile:
         assert _room(path) in ("cli", "__main__") or not printing
 
 
-def _modules_after(*arguments: str) -> set[str]:
-    """Return the heavy packages that are loaded when a fresh Python has run `arguments`."""
-    program = (
-        "import runpy, sys\n"
-        "sys.argv = ['edgekit', *sys.argv[1:]]\n"
-        "try:\n"
-        "    runpy.run_module('edgekit', run_name='__main__') if sys.argv[1:] else __import__('edgekit')\n"
-        "except SystemExit as end:\n"
-        "    assert not end.code, end.code\n"
-        f"print('LOADED', *[name for name in {HEAVY!r} if name in sys.modules])\n"
-    )
+def _loaded_by(program: str, *arguments: str) -> set[str]:
+    """Return the heavy packages that are loaded when a fresh Python has run `program`."""
+    program += f"\nimport sys\nprint('LOADED', *[name for name in {HEAVY!r} if name in sys.modules])\n"
     result = subprocess.run(
         [sys.executable, "-c", program, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -164,16 +156,26 @@ def _modules_after(*arguments: str) -> set[str]:
     return set(result.stdout.rpartition("LOADED")[2].split())
 
 
+def test_importing_edgekit_loads_nothing_heavy() -> None:
+    assert _loaded_by("import edgekit") == set()
+
+
 @pytest.mark.parametrize(
     "arguments",
-    [(), ("--help",), ("targets",), ("targets", "show", "arm64"), ("export", "--help")],
-    ids=lambda a: " ".join(a) or "import edgekit",
+    [("--help",), ("--version",), ("export", "--help"), ("targets",), ("targets", "show", "arm64")],
+    ids=" ".join,
 )
 def test_light_commands_load_nothing_heavy(arguments) -> None:
-    assert _modules_after(*arguments) == set()
+    program = """
+import runpy, sys
+sys.argv[0] = "edgekit"
+try:
+    runpy.run_module("edgekit", run_name="__main__")
+except SystemExit as end:
+    assert not end.code, end.code
+"""
+    assert _loaded_by(program, *arguments) == set()
 
 
 def test_the_check_sees_a_heavy_import() -> None:
-    program = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import onnxruntime; print(sorted(sys.modules))"
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert "'onnxruntime'" in result.stdout
+    assert "onnxruntime" in _loaded_by("from edgekit.runtime import import_onnxruntime as run; run()")
