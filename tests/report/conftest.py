@@ -165,7 +165,7 @@ def fast() -> TargetReport:
         "cpu-x86",
         spread(0.9995, 0.006),
         (point("1x16", 3.94, 2.41, 0.03), point("1x128", 21.7, 2.08, 0.02), point("8x64", 88.2, 1.02, 0.05)),
-        "Threads were pinned to 2 cores.",
+        "float and quantized in turns in one process, 2 threads",
     )
 
 
