@@ -1,6 +1,7 @@
 """Every format is read as its writer meant it, and every damage is named."""
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -160,13 +161,13 @@ def test_arrays_that_are_no_samples_are_refused(tmp_path, arrays, message):
 def test_a_truncated_npz_is_refused(tmp_path):
     np.savez(tmp_path / "a.npz", x=np.random.default_rng(0).normal(size=(100, 10)))
     content = (tmp_path / "a.npz").read_bytes()
-    with pytest.raises(DataError, match="not a readable .npz"):
+    with pytest.raises(DataError, match=r"not a readable \.npz"):
         read(write(tmp_path / "b.npz", content[: len(content) // 2]))
 
 
 def test_a_label_array_that_is_absent_is_named(tmp_path):
     np.savez(tmp_path / "a.npz", x=np.eye(2), target=np.arange(2))
-    with pytest.raises(DataError, match="no array 'targets'(.|\n)*Did you mean 'target'"):
+    with pytest.raises(DataError, match=r"no array 'targets'(.|\n)*Did you mean 'target'"):
         read(tmp_path / "a.npz", label_column="targets")
 
 
@@ -177,3 +178,12 @@ def test_data_that_is_missing_or_was_never_named_is_refused(tmp_path):
         read_samples(DataOptions())
     with pytest.raises(DataError, match="holds no images"):
         read(tmp_path)
+
+
+def test_an_npz_larger_than_the_memory_it_takes_is_read_row_by_row(tmp_path):
+    np.savez(tmp_path / "a.npz", x=np.ones((400, 10_000)))
+    tracemalloc.start()
+    assert sum(float(sample.value["x"][0]) for sample in read_samples(options(tmp_path / "a.npz"))) == 400
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2_000_000 < (tmp_path / "a.npz").stat().st_size

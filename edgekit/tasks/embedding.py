@@ -109,7 +109,8 @@ def _rank_correlation(pairs: list[SamplePair]) -> float:
     def similarities(vectors: list[np.ndarray]) -> np.ndarray:
         rows = np.concatenate(vectors)
         norms = np.linalg.norm(rows, axis=1, keepdims=True)
-        rows = rows / np.where(norms == 0, 1.0, norms)
+        with np.errstate(invalid="ignore"):
+            rows = rows / np.where(norms == 0, 1.0, norms)
         return np.asarray((rows @ rows.T)[np.triu_indices(len(rows), k=1)])
 
     ranked = pairs[:RANKED_SAMPLES]
