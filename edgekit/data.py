@@ -184,13 +184,13 @@ def _choose(options: DataOptions, size: int, seed: int, excluded: frozenset[byte
     read = empty = 0
     seen = array("Q")  # 8 bytes of every digest: what counting the distinct contents costs per sample
     met: set[bytes] = set()
-    kind: Kind = "text"
+    path = locate(options)
+    kind: Kind = "image" if path.is_dir() else "arrays" if path.suffix.lower() == ".npz" else "text"
     for sample in read_rows(options):
         if sample is None:
             empty += 1
             continue
         read += 1
-        kind = kind_of(sample.value)
         digest = _digest(sample.value)
         seen.append(int.from_bytes(digest[:8], "big"))
         if digest in excluded:
@@ -235,7 +235,7 @@ def _require(chosen: _Chosen, options: DataOptions, needed: int, purpose: str) -
     if chosen.distinct == 1 and chosen.read > 1:
         found = f"all {chosen.read} {unit} of {options.data} are the same"
     else:
-        found = f"{options.data} has {usable} distinct {unit}"
+        found = f"{options.data} has {usable} distinct {unit if usable != 1 else unit[:-1]}"
         found += f" that are not used for calibration ({chosen.excluded} are)" if chosen.excluded else ""
         found += f" among {chosen.read}" if chosen.read > chosen.distinct else ""
     raise DataError(

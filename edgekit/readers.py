@@ -82,7 +82,11 @@ def locate(options: DataOptions) -> Path:
             "no data was given", f"Ranges are measured on your own data, never guessed. {_FORMATS}"
         )
     path = Path(options.data)
-    if not path.exists():
+    try:
+        exists = path.exists()
+    except (OSError, ValueError):  # a name that no file can have
+        exists = False
+    if not exists:
         raise DataError(f"data not found: {path}", "Check the path; it is relative to the working directory.")
     if path.is_dir():
         return _without_options(path, options, "a folder of images", "column", "label_column")

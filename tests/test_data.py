@@ -160,6 +160,12 @@ def test_too_few_images_are_refused(tmp_path):
         split(options(tmp_path), held_out=4, seed=0)
 
 
+def test_an_npz_without_samples_is_called_empty(tmp_path):
+    np.savez(tmp_path / "a.npz", x=np.zeros((0, 3)))
+    with pytest.raises(DataError, match=r"(?s)is empty.*at least 16 samples"):
+        split(options(tmp_path / "a.npz"), held_out=4, seed=0)
+
+
 def test_a_file_of_200_000_lines_is_split_in_little_memory(tmp_path):
     path = tmp_path / "a.txt"
     with path.open("w") as file:

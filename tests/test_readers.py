@@ -174,6 +174,8 @@ def test_a_label_array_that_is_absent_is_named(tmp_path):
 def test_data_that_is_missing_or_was_never_named_is_refused(tmp_path):
     with pytest.raises(DataError, match="data not found"):
         read_samples(options(tmp_path / "nothing.txt"))
+    with pytest.raises(DataError, match="data not found"):
+        read_samples(options(tmp_path / ("long" * 200 + ".txt")))
     with pytest.raises(DataError, match="no data was given"):
         read_samples(DataOptions())
     with pytest.raises(DataError, match="holds no images"):
