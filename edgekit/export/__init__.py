@@ -1,0 +1,9 @@
+"""From a PyTorch module to ONNX and its recorded outputs: `TorchModel` -> `OnnxModel` + `Golden`.
+
+The only room that knows both torch and onnx.
+"""
+
+from edgekit.export.convert import export_model
+from edgekit.export.record import record_golden
+
+__all__ = ["export_model", "record_golden"]

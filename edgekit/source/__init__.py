@@ -1,0 +1,67 @@
+"""From what the user wrote to a loaded PyTorch module: `ModelRef` -> `TorchModel`."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from edgekit.errors import MissingDependencyError, ModelError
+from edgekit.model import ModelRef, TorchModel
+
+
+def load(ref: ModelRef, task: str | None, *, scratch: Path) -> TorchModel:
+    """Load a model.
+
+    Args:
+        ref: A directory (sentence-transformers or Hugging Face), `package.module:factory`, or a Hub id.
+        task: Name of the task; None infers it.
+        scratch: Folder for files that have to be made (a converted tokenizer); it has to outlive the
+            returned model.
+
+    Raises:
+        ModelError: There is no such model, or it is damaged, unsafe to load, or not finite.
+        RecipeError: The task is unknown, or is not one that this model can do.
+        MachineError: The Hub was asked and cannot be reached.
+        MissingDependencyError: A package that this kind of model needs is not installed.
+    """
+    for package in ("torch", "transformers", "safetensors"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingDependencyError(package, "load PyTorch models")
+    folder = Path(ref.spec).expanduser()
+    if folder.is_dir():
+        return _from_folder(folder, ref, task, scratch, revision=None)
+    if folder.is_file():
+        raise ModelError(
+            f"{folder} is a file, not a model directory",
+            "Give the directory that holds config.json, a Hub id, or package.module:factory.",
+        )
+    if ":" in ref.spec:
+        from edgekit.source.factory import load_factory
+
+        return load_factory(ref, task)
+    from edgekit.source.hub import fetch
+
+    snapshot = fetch(ref)
+    return _from_folder(snapshot.folder, ref, task, scratch, revision=snapshot.commit)
+
+
+def _from_folder(
+    folder: Path, ref: ModelRef, task: str | None, scratch: Path, *, revision: str | None
+) -> TorchModel:
+    if (folder / "modules.json").exists() and task in (None, "sentence-embedding"):
+        if importlib.util.find_spec("sentence_transformers") is None:
+            raise MissingDependencyError("sentence-transformers", "load sentence-transformers directories")
+        from edgekit.source.sentence import load_sentence_transformer
+
+        return load_sentence_transformer(folder, ref, scratch, revision=revision)
+    if (folder / "config.json").exists():
+        from edgekit.source.huggingface import load_huggingface
+
+        return load_huggingface(folder, ref, task, scratch, revision=revision)
+    raise ModelError(
+        f"the directory {folder} is no model: it has neither config.json nor modules.json",
+        "Give the directory that save_pretrained wrote.",
+    )
+
+
+__all__ = ["load"]

@@ -1,0 +1,185 @@
+"""Tiny models that every room's tests may use; made once per session, random weights with a fixed seed."""
+
+from __future__ import annotations
+
+import json
+import os
+import string
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test goes to the network
+
+WORDS = """
+the a of and to in is it that was for on are as with his they be at one have this from or had by but what
+some we can out other were all there when up use your how said an each she which do their time if will way
+about many then them would write like so these her long make thing see him two has look more day could go
+come did my sound no most number who over know water than call first people may down side been now find any
+new work part take get place made live where after back little only round man year came show every good me
+give our under name very through just form much great think say help low line before turn cause same mean
+differ move right boy old too does tell sentence set three want air well also play small end put home read
+hand port large spell add even land here must big high such follow act why ask men change went light kind
+off need house picture try us again animal point mother world near build self earth father head stand own
+page should country found answer school grow study still learn plant cover food sun four thought let keep
+eye never last door between city tree cross since hard start might story saw far sea draw left late run
+while press close night real life few stop open seem together next white children begin got walk example
+ease paper often always music those both mark book letter until mile river car feet care second group carry
+took rain eat room friend began idea fish mountain north once base hear horse cut sure watch color face wood
+main quick brown fox jumps lazy dog cat bird happy sad film movie terrible wonderful boring best worst love
+hate
+"""
+
+
+def tokenizer_to(folder: Path) -> int:
+    """Save a WordPiece tokenizer of common English words and return the size of its vocabulary."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    letters = string.ascii_lowercase + string.digits
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *string.punctuation, *letters]
+    pieces += [f"##{letter}" for letter in letters] + ["##s", "##ed", "##ing", "##er", "##ly"]
+    vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys([*pieces, *WORDS.split()]))}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])],
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_max_length=64,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    ).save_pretrained(folder)
+    return len(vocabulary)
+
+
+BERT = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "max_position_embeddings": 64,
+    # Trained models spread their outputs; with the default of 0.02 every text would look the same.
+    "initializer_range": 0.3,
+}
+
+
+@pytest.fixture(scope="session")
+def make_bert(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Return a function that saves a tiny random BERT of some transformers class, with its tokenizer."""
+
+    def make(class_name: str = "BertModel", **config: object) -> Path:
+        import torch
+        import transformers
+
+        folder = tmp_path_factory.mktemp(class_name)
+        torch.manual_seed(0)
+        settings = transformers.BertConfig(vocab_size=tokenizer_to(folder), **{**BERT, **config})
+        getattr(transformers, class_name)(settings).save_pretrained(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_bert_dir(make_bert: Callable[..., Path]) -> Path:
+    """A BertModel for feature extraction, with a pooler."""
+    return make_bert()
+
+
+@pytest.fixture(scope="session")
+def tiny_classifier_dir(make_bert: Callable[..., Path]) -> Path:
+    """A BertForSequenceClassification with the labels `negative` and `positive`."""
+    labels = {0: "negative", 1: "positive"}
+    return make_bert(
+        "BertForSequenceClassification",
+        id2label=labels,
+        label2id={name: index for index, name in labels.items()},
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_token_classifier_dir(make_bert: Callable[..., Path]) -> Path:
+    """A BertForTokenClassification with three labels."""
+    labels = {0: "O", 1: "B-NAME", 2: "I-NAME"}
+    return make_bert(
+        "BertForTokenClassification",
+        id2label=labels,
+        label2id={name: index for index, name in labels.items()},
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_st_dir(tmp_path_factory: pytest.TempPathFactory, tiny_bert_dir: Path) -> Path:
+    """A sentence-transformers directory: transformer, mean pooling, dense, normalize."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.util import import_from_string
+
+    def module(name: str, *args: object, **kwargs: object) -> torch.nn.Module:
+        return import_from_string(f"sentence_transformers.models.{name}")(*args, **kwargs)
+
+    folder = tmp_path_factory.mktemp("sentence") / "tiny-st"
+    torch.manual_seed(0)
+    modules = [
+        module("Transformer", str(tiny_bert_dir), max_seq_length=48),
+        module("Pooling", BERT["hidden_size"]),
+        module("Dense", BERT["hidden_size"], 16),
+        module("Normalize"),
+    ]
+    SentenceTransformer(modules=modules, device="cpu").save(str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_vit_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ViTForImageClassification of 16x16 RGB images and three labels."""
+    import torch
+    import transformers
+
+    folder = tmp_path_factory.mktemp("vit")
+    torch.manual_seed(0)
+    labels = {0: "circle", 1: "square", 2: "star"}
+    sizes = {key: value for key, value in BERT.items() if key != "max_position_embeddings"}
+    config = transformers.ViTConfig(
+        **sizes,
+        image_size=16,
+        patch_size=4,
+        id2label=labels,
+        label2id={name: index for index, name in labels.items()},
+    )
+    transformers.ViTForImageClassification(config).save_pretrained(folder)
+    processor = {
+        "image_processor_type": "ViTImageProcessor",
+        "do_resize": True,
+        "size": {"height": 16, "width": 16},
+        "resample": 2,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    return folder
+
+
+@pytest.fixture
+def copy_of(tmp_path: Path) -> Callable[[Path], Path]:
+    """Return a function that copies a model directory to where a test may damage it."""
+    import shutil
+
+    def copy(folder: Path) -> Path:
+        return Path(shutil.copytree(folder, tmp_path / "copy"))
+
+    return copy

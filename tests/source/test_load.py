@@ -1,0 +1,27 @@
+"""Which kind of model a spec is, and what is refused before anything is loaded."""
+
+from pathlib import Path
+
+import pytest
+
+from edgekit.errors import ModelError
+from edgekit.model import ModelRef
+from edgekit.source import load
+
+
+def test_an_empty_directory_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="is no model"):
+        load(ModelRef(str(tmp_path)), None, scratch=tmp_path)
+
+
+def test_a_file_is_no_model(tmp_path: Path) -> None:
+    file = tmp_path / "model.onnx"
+    file.write_bytes(b"x")
+    with pytest.raises(ModelError, match="is a file, not a model directory"):
+        load(ModelRef(str(file)), None, scratch=tmp_path)
+
+
+@pytest.mark.parametrize("spec", ["./no/such/dir", "a/b/c", "with space", "../up"])
+def test_a_path_that_is_missing_and_no_hub_id_is_refused_at_once(spec: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no model at"):
+        load(ModelRef(spec), None, scratch=tmp_path)
