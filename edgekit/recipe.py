@@ -45,6 +45,12 @@ class DataOptions(_Table):
     samples: PositiveInt = 256
 
 
+class ValidationOptions(DataOptions):
+    """The samples that parity is measured on; without `data` they are held out from the calibration's."""
+
+    samples: PositiveInt = 128
+
+
 class QuantizeOptions(_Table):
     """Choices of the quantizer that are not the target's.
 
@@ -105,7 +111,7 @@ class Recipe(_Table):
     seed: Annotated[int, Field(ge=0)] = 0
     model_options: ModelOptions = ModelOptions()
     calibration: DataOptions = DataOptions()
-    validation: DataOptions = DataOptions(samples=128)
+    validation: ValidationOptions = ValidationOptions()
     quantize: QuantizeOptions = QuantizeOptions()
     latency: LatencyOptions = LatencyOptions()
     keep_float: bool = False

@@ -25,6 +25,13 @@ def import_onnxruntime() -> Any:
     return onnxruntime
 
 
+def usable_cores() -> int:
+    """Return how many logical CPUs this process may use, for runs that are not timed."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def open_session(
     model: Path | bytes,
     *,

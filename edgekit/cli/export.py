@@ -205,22 +205,21 @@ def _json(result: ExportResult) -> str:
 
 
 def _print_result(result: ExportResult, verbose: bool) -> None:
-    from rich.console import Console
-
+    from edgekit.cli.tables import stdout_console
     from edgekit.report.terminal import summary_table
 
-    console = Console()
+    console = stdout_console()
     documents = [report.to_json() for report in result.reports]
     console.print(summary_table(documents))
     for report in result.reports:
         for note in report.verdict.notes:
-            console.print(f"{report.profile.name}: {note}", markup=False, highlight=False)
+            console.print(f"{report.profile.name}: {note}", markup=False)
     if verbose:
         for report in result.reports:
             console.print(f"\n{report.profile.name}", style="bold")
             for record in report.history:
-                console.print(f"  {record.stage}/{record.step}: {record.did}", markup=False, highlight=False)
+                console.print(f"  {record.stage}/{record.step}: {record.did}", markup=False)
                 for skip in record.skipped:
-                    console.print(f"    left alone: {skip.what}: {skip.why}", markup=False, highlight=False)
+                    console.print(f"    left alone: {skip.what}: {skip.why}", markup=False)
     click.echo(f"\nPackages: {', '.join(str(package.path) for package in result.packages)}")
     click.echo(f"Report:   {result.report_path}")

@@ -23,7 +23,7 @@ def command(package: Path, float_path: Path | None, runs: int | None, as_json: b
 
     from edgekit.cli.tables import stdout_console
     from edgekit.errors import GateError
-    from edgekit.report.terminal import checks_table, failures
+    from edgekit.report.terminal import failures, verdict_table
     from edgekit.revalidate import revalidate
 
     verdict = revalidate(package, float_path=float_path, runs=runs)
@@ -31,8 +31,8 @@ def command(package: Path, float_path: Path | None, runs: int | None, as_json: b
         click.echo(json.dumps(verdict.to_json(), indent=2))
     elif not quiet:
         console = stdout_console()
-        console.print(checks_table(verdict))
+        console.print(verdict_table(verdict))
         for note in verdict.notes:
             console.print(note, markup=False)
     if not verdict.passed:
-        raise GateError(failures(verdict).plain, "The package does not do here what it did when it was made.")
+        raise GateError(failures(verdict), "The package does not do here what it did when it was made.")

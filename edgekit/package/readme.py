@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 
 tokenizer = Tokenizer.from_file("tokenizer.json")
 tokenizer.enable_truncation({max_length})
-tokenizer.enable_padding(pad_id={pad_id}, pad_token={pad_token!r})
+tokenizer.enable_padding(direction={side!r}, pad_id={pad_id}, pad_type_id={pad_type_id})
 encoded = tokenizer.encode_batch(["The cat sits outside.", "A man is playing the guitar."])
 fields = {fields}
 inputs = {{name: np.array([getattr(e, field) for e in encoded], np.int64) for name, field in fields.items()}}
@@ -55,11 +55,13 @@ def program(manifest: Mapping[str, Any], profile: TargetProfile) -> str:
     names = [spec["name"] for spec in manifest["signature"]["inputs"]]
     outputs = [spec["name"] for spec in manifest["signature"]["outputs"]]
     task, prepare = manifest["model"]["task"], manifest["preprocessing"]
-    if prepare["modality"] == "text":
+    if prepare["kind"] == "text":
+        padding = prepare["padding"]
         middle = _TEXT.format(
-            max_length=prepare["max_length"],
-            pad_id=prepare["pad_id"],
-            pad_token=prepare["pad_token"],
+            max_length=prepare["truncation"]["max_length"],
+            side=padding["side"],
+            pad_id=padding["input_ids"],
+            pad_type_id=padding["token_type_ids"],
             fields={name: _FIELDS[name] for name in names},
         )
     else:
@@ -88,7 +90,7 @@ def readme(manifest: Mapping[str, Any], profile: TargetProfile, checks: tuple[Ch
     size, before = manifest["files"]["model.onnx"]["bytes"], manifest["float"]["file_bytes"]
     quantized = any(record["stage"] == "quantize" for record in manifest["history"])
     how = f"static int8 ({types})" if quantized else "float"
-    text = manifest["preprocessing"]["modality"] == "text"
+    text = manifest["preprocessing"]["kind"] == "text"
     needs = "`onnxruntime` and `tokenizers`" if text else "`onnxruntime`"
     rows = [_row(check) for check in checks if check.measured is not None and check.name != "speedup"]
     names = [f"`{name}`" for name in manifest["files"]]

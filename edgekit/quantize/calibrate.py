@@ -20,7 +20,7 @@ from edgekit.profile import Quantization
 from edgekit.quantize.observers import ROWS_KEPT, TensorStats
 from edgekit.quantize.plan import make_plan
 from edgekit.record import Clock, StepRecord
-from edgekit.runtime import open_session
+from edgekit.runtime import open_session, usable_cores
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Calibration:
 
 
 def calibrate(
-    model: OnnxModel, batches: Iterable[Mapping[str, np.ndarray]], *, expected_samples: int, threads: int = 2
+    model: OnnxModel, batches: Iterable[Mapping[str, np.ndarray]], *, expected_samples: int
 ) -> Calibration:
     """Observe every tensor that any target could quantize.
 
@@ -48,7 +48,6 @@ def calibrate(
         batches: Inputs, one batch after the other; each is run once and dropped. Batches of one sample
             keep padding out of the statistics.
         expected_samples: How many samples will come; sets how many vectors of each are kept.
-        threads: Intra-op threads of the session.
 
     Raises:
         DataError: There is no batch, or a tensor is NaN or infinite on the data.
@@ -62,7 +61,7 @@ def calibrate(
     for name in fetched:
         if not by_name[name].is_graph_output():
             loaded.graph.outputs.append(by_name[name])
-    session = open_session(_bytes(loaded), threads=threads) if fetched else None
+    session = open_session(_bytes(loaded), threads=usable_cores()) if fetched else None
     stats = {name: TensorStats(axis) for name, axis in wanted.items()}
     rows_per_sample = max(1, ROWS_KEPT // max(expected_samples, 1))
     samples = 0

@@ -7,16 +7,15 @@ import statistics
 import subprocess
 import sys
 import time
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
 from edgekit.errors import ModelError
 from edgekit.record import Footprint
 from edgekit.runtime import open_session
+from edgekit.store import deflated_bytes
 
 _LOADS = 5
-_CHUNK_BYTES = 1 << 20
 
 
 def measure_footprint(
@@ -33,7 +32,7 @@ def measure_footprint(
     """
     files = [path for path in (model, model.with_name(model.name + ".data")) if path.exists()]
     file_bytes = sum(path.stat().st_size for path in files)
-    compressed = sum(_deflated_bytes(path) for path in files)
+    compressed = sum(deflated_bytes(path) for path in files)
     if not measured:
         return Footprint(file_bytes, compressed)
     seconds = []
@@ -69,12 +68,3 @@ def session_memory_bytes(
         last = (result.stderr.strip() or f"exit {result.returncode}").splitlines()[-1]
         raise ModelError(f"measuring the memory of {model.name} failed: {last}")
     return int(result.stdout.split()[-1])
-
-
-def _deflated_bytes(path: Path) -> int:
-    """Return the size of a file inside a zip archive (deflate, level 6), streamed."""
-    packer, total = zlib.compressobj(6), 0
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            total += len(packer.compress(chunk))
-    return total + len(packer.flush())

@@ -12,7 +12,7 @@ from edgekit.errors import GateError, ModelError
 from edgekit.golden import Golden
 from edgekit.model import OnnxModel
 from edgekit.record import Check, Clock, StepRecord
-from edgekit.runtime import open_session
+from edgekit.runtime import open_session, usable_cores
 from edgekit.tasks import task_named
 from edgekit.tasks.base import Comparison
 from edgekit.tasks.parity import float_checks
@@ -62,7 +62,7 @@ def check_float(model: OnnxModel, golden: Golden) -> tuple[tuple[Check, ...], St
     clock = Clock()
     checks: list[Check] = []
     for optimize, level in ((False, "disabled"), (True, "all")):
-        session = open_session(model.only.path, optimize=optimize)
+        session = open_session(model.only.path, optimize=optimize, threads=usable_cores())
         checks += float_checks(golden, run_golden(session, golden, model.only.path), level)
     failed = [check for check in checks if not check.passed]
     if failed:
