@@ -165,7 +165,7 @@ def read_data(recipe: Recipe) -> UserData:
         purpose = "static quantization" if quantizes else "validation"
         raise DataError(
             f"{purpose} needs real data and none was given",
-            "Give --calibration FILE: .txt, .jsonl, .csv, .npz or a folder of images. No random data is used.",
+            "Give --calibration FILE: .txt, .jsonl, .csv, .npz or a folder of images; never random data.",
         )
     if recipe.calibration.data is None:
         apart = draw(recipe.validation, seed=recipe.seed)
@@ -207,7 +207,7 @@ def make_float(
         samples = data.calibration
         progress("calibrate", f"running {len(samples)} samples", None)
         batches = (torch_model.preprocessor.batch([sample]) for sample in samples)
-        calibration = calibrate(optimized, batches, expected_samples=len(samples))
+        calibration = calibrate(optimized, batches)
     return FloatGraph(optimized, golden_path, calibration)
 
 

@@ -122,7 +122,7 @@ def readme(manifest: Mapping[str, Any], profile: TargetProfile, checks: tuple[Ch
         "## What is here",
         "",
         f"{', '.join(names)} and `manifest.json`, which holds each file's digest, the signature and every"
-        " step that made them. `edgekit validate .` runs the checks again; `recipe.toml` makes the same files.",
+        " step that made them. `edgekit validate .` runs the checks again; `recipe.toml` makes it anew.",
         "",
     ]
     return "\n".join(lines)

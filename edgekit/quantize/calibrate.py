@@ -17,7 +17,7 @@ from edgekit import graph as g
 from edgekit.errors import DataError
 from edgekit.model import OnnxModel
 from edgekit.profile import Quantization
-from edgekit.quantize.observers import ROWS_KEPT, TensorStats
+from edgekit.quantize.observers import TensorStats
 from edgekit.quantize.plan import make_plan
 from edgekit.record import Clock, StepRecord
 from edgekit.runtime import open_session, usable_cores
@@ -38,16 +38,13 @@ class Calibration:
     record: StepRecord
 
 
-def calibrate(
-    model: OnnxModel, batches: Iterable[Mapping[str, np.ndarray]], *, expected_samples: int
-) -> Calibration:
+def calibrate(model: OnnxModel, batches: Iterable[Mapping[str, np.ndarray]]) -> Calibration:
     """Observe every tensor that any target could quantize.
 
     Args:
         model: The float graph.
         batches: Inputs, one batch after the other; each is run once and dropped. Batches of one sample
             keep padding out of the statistics.
-        expected_samples: How many samples will come; sets how many vectors of each are kept.
 
     Raises:
         DataError: There is no batch, or a tensor is NaN or infinite on the data.
@@ -63,14 +60,13 @@ def calibrate(
             loaded.graph.outputs.append(by_name[name])
     session = open_session(_bytes(loaded), threads=usable_cores()) if fetched else None
     stats = {name: TensorStats(axis) for name, axis in wanted.items()}
-    rows_per_sample = max(1, ROWS_KEPT // max(expected_samples, 1))
     samples = 0
     for batch in batches:
         size = len(next(iter(batch.values())))
         found = session.run(fetched, dict(batch)) if session is not None else []
         tensors = dict(zip(fetched, found, strict=True)) | {n: batch[n] for n in wanted if n in inputs}
         for name, value in tensors.items():
-            stats[name].update(np.asarray(value, np.float32), rows_per_sample * size)
+            stats[name].update(np.asarray(value, np.float32))
         samples += size
     _refuse_unusable(stats, samples)
     record = clock.record(
@@ -79,7 +75,7 @@ def calibrate(
         f"ran {samples} samples through the float graph and observed {len(stats)} tensors",
         samples=samples,
         tensors=len(stats),
-        rows_kept_per_tensor=min(samples * rows_per_sample, ROWS_KEPT),
+        rows_kept_per_tensor=max((len(tensor.rows) for tensor in stats.values()), default=0),
     )
     return Calibration(stats, samples, record)
 

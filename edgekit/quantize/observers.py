@@ -66,6 +66,42 @@ class RunningHistogram:
 
 
 @dataclass
+class RowSample:
+    """At most `ROWS_KEPT` vectors of a stream, chosen by a hash of their position.
+
+    Each vector of the stream is as likely as any other, whatever the lengths of the batches; a plain stride
+    would hit the same position of every sequence. The lowest hashes stay (a bottom-k sample).
+
+    Source: Steele et al. 2014, "Fast splittable pseudorandom number generators" (the mixing function).
+    """
+
+    ranks: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
+    rows: np.ndarray | None = None
+    cutoff: np.uint64 = np.uint64(2**64 - 1)
+
+    def update(self, vectors: np.ndarray, first: int) -> None:
+        """Offer vectors, [n, channels], the first of which is number `first` of the stream."""
+        ranks = _mixed(np.arange(first, first + len(vectors), dtype=np.uint64))
+        chosen = ranks <= self.cutoff
+        self.ranks = np.concatenate([self.ranks, ranks[chosen]])
+        new = vectors[chosen].astype(np.float32)
+        self.rows = new if self.rows is None else np.concatenate([self.rows, new])
+        if len(self.ranks) > ROWS_KEPT:
+            lowest = np.argsort(self.ranks)[:ROWS_KEPT]
+            self.ranks, self.rows = self.ranks[lowest], self.rows[lowest]
+            self.cutoff = self.ranks[-1]
+
+
+def _mixed(numbers: np.ndarray) -> np.ndarray:
+    """Return splitmix64 of each number, uint64 [n]."""
+    with np.errstate(over="ignore"):
+        z = numbers * np.uint64(0x9E3779B97F4A7C15) + np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return z ^ (z >> np.uint64(31))
+
+
+@dataclass
 class TensorStats:
     """Everything that is remembered of one tensor.
 
@@ -76,7 +112,8 @@ class TensorStats:
         high: Maximum per channel, [channels].
         total: Sum per channel, float64 [channels].
         histogram: Of all values.
-        rows: Sampled vectors, float32 [rows, channels]; empty where `axis` is 1.
+        sample: Vectors that were kept; none where `axis` is 1.
+        finite: False once a value was NaN or infinite.
     """
 
     axis: int
@@ -85,16 +122,11 @@ class TensorStats:
     high: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
     total: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float64))
     histogram: RunningHistogram = field(default_factory=RunningHistogram)
-    kept: list[np.ndarray] = field(default_factory=list)
+    sample: RowSample = field(default_factory=RowSample)
     finite: bool = True
 
-    def update(self, values: np.ndarray, rows: int) -> None:
-        """Take in one batch.
-
-        Args:
-            values: The tensor, any shape that has the channel axis.
-            rows: How many vectors of this batch to keep, evenly spaced.
-        """
+    def update(self, values: np.ndarray) -> None:
+        """Take in one batch of any shape that has the channel axis."""
         if values.ndim <= max(self.axis, 0):
             values = values.reshape(-1, 1) if self.axis == 1 else values.reshape(1, -1)
         flat = np.moveaxis(values, self.axis, -1).reshape(-1, values.shape[self.axis])
@@ -105,16 +137,15 @@ class TensorStats:
         if self.count:
             low, high, total = np.minimum(low, self.low), np.maximum(high, self.high), total + self.total
         self.low, self.high, self.total = low, high, total
-        self.count += len(flat)
         self.histogram.update(flat)
-        if rows and self.axis == -1:
-            picks = np.unique(np.linspace(0, len(flat) - 1, min(rows, len(flat))).astype(int))
-            self.kept.append(flat[picks].astype(np.float32))
+        if self.axis == -1:
+            self.sample.update(flat, self.count)
+        self.count += len(flat)
 
     @property
     def rows(self) -> np.ndarray:
         """The kept vectors, float32 [rows, channels]."""
-        return np.concatenate(self.kept) if self.kept else np.zeros((0, len(self.low)), np.float32)
+        return self.sample.rows if self.sample.rows is not None else np.zeros((0, len(self.low)), np.float32)
 
     @property
     def mean(self) -> np.ndarray:

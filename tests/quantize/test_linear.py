@@ -19,7 +19,7 @@ def rules(**changes):
 
 def stats_of(rows):
     stats = TensorStats(axis=-1)
-    stats.update(rows, rows=len(rows))
+    stats.update(rows)
     return stats
 
 

@@ -54,33 +54,51 @@ def test_statistics_equal_those_of_the_whole_array():
     batches = [rng.normal(size=(1, n, 6)).astype(np.float32) for n in (3, 17, 1, 40)]
     stats = TensorStats(axis=-1)
     for batch in batches:
-        stats.update(batch, rows=4)
+        stats.update(batch)
     whole = np.concatenate([b.reshape(-1, 6) for b in batches])
     np.testing.assert_array_equal(stats.low, whole.min(0))
     np.testing.assert_array_equal(stats.high, whole.max(0))
     np.testing.assert_allclose(stats.mean, whole.mean(0), atol=1e-6)
     assert stats.count == len(whole)
-    assert len(stats.rows) == 4 + 4 + 1 + 3 or len(stats.rows) <= 16
+    np.testing.assert_array_equal(np.sort(stats.rows, axis=0), np.sort(whole, axis=0))
 
 
 def test_channels_of_a_convolution_are_axis_one():
     values = np.arange(2 * 3 * 4 * 4, dtype=np.float32).reshape(2, 3, 4, 4)
     stats = TensorStats(axis=1)
-    stats.update(values, rows=8)
+    stats.update(values)
     np.testing.assert_array_equal(stats.high, values.max(axis=(0, 2, 3)))
     assert stats.rows.shape == (0, 3)
 
 
 def test_memory_does_not_grow_with_the_samples():
     stats = TensorStats(axis=-1)
-    per_sample = ROWS_KEPT // 256
     for index in range(256):
-        stats.update(np.full((1, 50, 8), index, np.float32), rows=per_sample)
-    assert len(stats.rows) <= ROWS_KEPT
+        stats.update(np.full((1, 50, 8), index, np.float32))
+    assert len(stats.rows) == ROWS_KEPT
     assert stats.histogram.counts.shape == (HISTOGRAM_BINS,)
+
+
+def test_kept_rows_are_spread_evenly_over_the_stream_and_over_positions():
+    stats = TensorStats(axis=-1)
+    for index in range(400):
+        position = np.arange(64, dtype=np.float32)
+        stats.update(np.stack([np.full(64, index, np.float32), position], axis=-1)[None])
+    assert len(stats.rows) == ROWS_KEPT
+    assert abs(stats.rows[:, 0].mean() - 199.5) < 20
+    assert abs(stats.rows[:, 1].mean() - 31.5) < 3
+
+
+def test_how_the_stream_is_cut_into_batches_does_not_change_the_rows():
+    values = np.random.default_rng(0).normal(size=(3000, 4)).astype(np.float32)
+    one, many = TensorStats(axis=-1), TensorStats(axis=-1)
+    one.update(values)
+    for chunk in np.array_split(values, 37):
+        many.update(chunk)
+    np.testing.assert_array_equal(one.rows, many.rows)
 
 
 def test_a_value_that_is_not_finite_is_noticed():
     stats = TensorStats(axis=-1)
-    stats.update(np.array([[1.0, np.nan]], np.float32), rows=1)
+    stats.update(np.array([[1.0, np.nan]], np.float32))
     assert not stats.finite
