@@ -77,19 +77,19 @@ class RowSample:
 
     ranks: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
     rows: np.ndarray | None = None
-    cutoff: np.uint64 = np.uint64(2**64 - 1)
+    cutoff: int = 2**64 - 1
 
     def update(self, vectors: np.ndarray, first: int) -> None:
         """Offer vectors, [n, channels], the first of which is number `first` of the stream."""
         ranks = _mixed(np.arange(first, first + len(vectors), dtype=np.uint64))
-        chosen = ranks <= self.cutoff
+        chosen = ranks <= np.uint64(self.cutoff)
         self.ranks = np.concatenate([self.ranks, ranks[chosen]])
         new = vectors[chosen].astype(np.float32)
         self.rows = new if self.rows is None else np.concatenate([self.rows, new])
         if len(self.ranks) > ROWS_KEPT:
             lowest = np.argsort(self.ranks)[:ROWS_KEPT]
             self.ranks, self.rows = self.ranks[lowest], self.rows[lowest]
-            self.cutoff = self.ranks[-1]
+            self.cutoff = int(self.ranks[-1])
 
 
 def _mixed(numbers: np.ndarray) -> np.ndarray:
