@@ -7,6 +7,7 @@ import os
 import string
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -74,6 +75,17 @@ BERT = {
 }
 
 
+def rough(model: Any) -> Any:
+    """Move biases and norms off the zeros and ones that they start with, in place, as training would."""
+    import torch
+
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter += 0.1 * torch.randn_like(parameter)
+    return model
+
+
 @pytest.fixture(scope="session")
 def make_bert(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Return a function that saves a tiny random BERT of some transformers class, with its tokenizer."""
@@ -85,7 +97,7 @@ def make_bert(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         folder = tmp_path_factory.mktemp(class_name)
         torch.manual_seed(0)
         settings = transformers.BertConfig(vocab_size=tokenizer_to(folder), **{**BERT, **config})
-        getattr(transformers, class_name)(settings).save_pretrained(folder)
+        rough(getattr(transformers, class_name)(settings)).save_pretrained(folder)
         return folder
 
     return make
@@ -158,7 +170,7 @@ def tiny_vit_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         id2label=labels,
         label2id={name: index for index, name in labels.items()},
     )
-    transformers.ViTForImageClassification(config).save_pretrained(folder)
+    rough(transformers.ViTForImageClassification(config)).save_pretrained(folder)
     processor = {
         "image_processor_type": "ViTImageProcessor",
         "do_resize": True,

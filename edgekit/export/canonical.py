@@ -92,7 +92,6 @@ def _set_versions(model: ir.Model, opset: int, ir_version: int) -> None:
 
 def _remove_unused(model: ir.Model) -> None:
     common.RemoveUnusedNodesPass()(model)
-    common.DeduplicateInitializersPass(size_limit=64)(model)
     common.RemoveUnusedOpsetsPass()(model)
 
 

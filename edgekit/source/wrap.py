@@ -99,5 +99,5 @@ def run(
         shapes = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in inputs.items())
         line = next((text.strip() for text in str(error).splitlines() if text.strip()), "")
         raise ModelError(
-            f"the model fails on its example inputs ({shapes}): {type(error).__name__}: {line[:300]}"
+            f"the model fails on inputs ({shapes}): {type(error).__name__}: {line[:300]}"
         ) from error
