@@ -11,6 +11,7 @@ import numpy as np
 from edgekit.data import Sample
 from edgekit.errors import DataError, nearest
 from edgekit.model import TensorSpec
+from edgekit.record import Skip
 from edgekit.tasks.base import Inputs, Modality
 from edgekit.tasks.samples import class_indices, require_kind
 
@@ -27,6 +28,16 @@ class ArrayPreprocessor:
     inputs: tuple[TensorSpec, ...]
     label2id: Mapping[str, int] = field(default_factory=dict)
     modality: Modality = "arrays"
+
+    def sift(self, samples: Sequence[Sample]) -> tuple[tuple[Sample, ...], tuple[Skip, ...]]:
+        """Return all samples, each checked against the signature.
+
+        Raises:
+            DataError: As `batch` and `labels`.
+        """
+        for sample in samples:
+            self.labels([sample], self.batch([sample]))
+        return tuple(samples), ()
 
     def batch(self, samples: Sequence[Sample], *, length: int | None = None) -> Inputs:
         """Samples → one array [batch, ...] per input; `length` has no meaning here.

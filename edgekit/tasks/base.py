@@ -15,7 +15,7 @@ import numpy as np
 
 from edgekit.data import Kind, Sample
 from edgekit.golden import Golden
-from edgekit.record import Check, OutputError
+from edgekit.record import Check, OutputError, Skip
 
 Modality = Kind
 Inputs = dict[str, np.ndarray]
@@ -54,6 +54,16 @@ class Preprocessor(Protocol):
     def modality(self) -> Modality:
         """What the samples must be."""
 
+    def sift(self, samples: Sequence[Sample]) -> tuple[tuple[Sample, ...], tuple[Skip, ...]]:
+        """Return the samples that can be used, and which were left out and why.
+
+        Called once with all samples, so that a few odd ones are not taken for a wrong file.
+
+        Raises:
+            DataError: A sample is not of this modality, its label is not one that the model knows, or most
+                samples mean nothing to the model.
+        """
+
     def batch(self, samples: Sequence[Sample], *, length: int | None = None) -> Inputs:
         """Return the inputs of one batch, padded to its longest sample.
 
@@ -90,6 +100,13 @@ class Task(Protocol):
     @property
     def gates(self) -> tuple[Gate, ...]:
         """The default thresholds, each with its reason."""
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """Names of further checks, which have no threshold until the request gives one.
+
+        A check of a single output is called `<name>.<output>`.
+        """
 
     def compare(self, golden: Golden, outputs: Sequence[Outputs]) -> Comparison:
         """Compare one output mapping per golden batch with the golden.

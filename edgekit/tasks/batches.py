@@ -8,6 +8,7 @@ import numpy as np
 
 from edgekit.data import Sample
 from edgekit.tasks.base import Inputs, Preprocessor
+from edgekit.tasks.text import TextPreprocessor
 
 _SIZES = (1, 2, 1)
 _REST = 8
@@ -20,7 +21,8 @@ def golden_batches(
     """Return (inputs, labels) batches that hold every sample once.
 
     A few batches of one and two samples come first, then batches of eight, whose texts differ in length and
-    so are padded. Where texts give fewer than three lengths, cut copies of the first are added.
+    so are padded. Where texts give fewer than three lengths, cut or repeated copies of the first are added,
+    as far as the model's shortest and longest length allow.
 
     Args:
         preprocessor: The model's.
@@ -34,10 +36,11 @@ def golden_batches(
         inputs = preprocessor.batch(chunk)
         batches.append((inputs, preprocessor.labels(chunk, inputs)))
         start += size
-    if preprocessor.modality == "text":
+    if isinstance(preprocessor, TextPreprocessor):
         lengths = {next(iter(inputs.values())).shape[1] for inputs, _ in batches}
-        for length in (8, 5, 12):
-            if len(lengths) < _FEWEST_LENGTHS and length not in lengths:
+        possible = range(preprocessor.min_length, preprocessor.max_length + 1)
+        for length in (8, 5, 12, *possible):
+            if len(lengths) < _FEWEST_LENGTHS and length not in lengths and length in possible:
                 lengths.add(length)
                 batches.append((preprocessor.batch(samples[:1], length=length), None))
     return tuple(batches)

@@ -53,6 +53,7 @@ class Classification:
     name: str
     modality: Modality | None
     gates: tuple[Gate, ...] = (_AGREEMENT, _KL, _ACCURACY_DROP)
+    shown: tuple[str, ...] = ("accuracy_float", "accuracy_quantized")
 
     def compare(self, golden: Golden, outputs: Sequence[Outputs]) -> Comparison:
         """Compare by top-1 agreement and KL, and by accuracy where the golden has labels.

@@ -62,6 +62,7 @@ class SentenceEmbedding:
     name: str = "sentence-embedding"
     modality: Modality | None = "text"
     gates: tuple[Gate, ...] = _SENTENCE_GATES
+    shown: tuple[str, ...] = ("cosine_min",)
 
     def compare(self, golden: Golden, outputs: Sequence[Outputs]) -> Comparison:
         """Compare by cosine per sample and by the rank correlation of pairwise cosines."""
@@ -75,6 +76,7 @@ class FeatureExtraction:
     name: str = "feature-extraction"
     modality: Modality | None = None
     gates: tuple[Gate, ...] = _TOKEN_GATES
+    shown: tuple[str, ...] = ("cosine_min",)
 
     def compare(self, golden: Golden, outputs: Sequence[Outputs]) -> Comparison:
         """Compare by cosine per token."""

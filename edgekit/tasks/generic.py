@@ -30,9 +30,10 @@ class Generic:
     name: str = "generic"
     modality: Modality | None = None
     gates: tuple[Gate, ...] = (_SQNR,)
+    shown: tuple[str, ...] = ("max_relative_error",)
 
     def compare(self, golden: Golden, outputs: Sequence[Outputs]) -> Comparison:
-        """Compare every output; the worst one gates, each one is shown."""
+        """Compare every output; the worst one gates, each one is shown under `<name>.<output>`."""
         (gate,) = self.gates
         ratios: list[float] = []
         shown: list[Check] = []

@@ -16,6 +16,7 @@ import numpy as np
 
 from edgekit.data import Sample
 from edgekit.errors import DataError, ModelError
+from edgekit.record import Skip
 from edgekit.tasks.base import Inputs, Modality
 from edgekit.tasks.samples import class_indices, require_kind
 
@@ -131,6 +132,17 @@ class ImagePreprocessor:
             return self.crop
         exact = self.resize
         return None if exact.height is None or exact.width is None else (exact.height, exact.width)
+
+    def sift(self, samples: Sequence[Sample]) -> tuple[tuple[Sample, ...], tuple[Skip, ...]]:
+        """Return all samples, their kind and labels checked; images are decoded later, one at a time.
+
+        Raises:
+            DataError: A sample is no image, or a label is not one that the model knows.
+        """
+        require_kind(samples, "image", "arrays")
+        for sample in samples:
+            self.labels([sample], {})
+        return tuple(samples), ()
 
     def batch(self, samples: Sequence[Sample], *, length: int | None = None) -> Inputs:
         """Images, or arrays that are pixel values already → float32 [batch, channels, height, width].

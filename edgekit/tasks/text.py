@@ -14,6 +14,7 @@ import numpy as np
 
 from edgekit.data import Sample
 from edgekit.errors import DataError, ModelError, nearest
+from edgekit.record import Skip
 from edgekit.tasks.base import Inputs, Modality
 from edgekit.tasks.samples import IGNORED, class_indices, require_kind
 
@@ -110,6 +111,41 @@ class TextPreprocessor:
             per_token_labels=per_token_labels,
         )
 
+    @property
+    def min_length(self) -> int:
+        """Shortest row in tokens that has room for a token between the special ones."""
+        return int(self.tokenizer.num_special_tokens_to_add(False)) + 1
+
+    def sift(self, samples: Sequence[Sample]) -> tuple[tuple[Sample, ...], tuple[Skip, ...]]:
+        """Return the texts that have tokens; those of control characters alone are left out.
+
+        Raises:
+            DataError: A sample is no text, its label is unknown, or most texts have no token that the model
+                knows.
+        """
+        require_kind(samples, "text")
+        kept: list[Sample] = []
+        skipped: list[Skip] = []
+        strange: list[Sample] = []
+        for sample in samples:
+            encoding = self.tokenizer.encode(_text(sample))
+            content = {encoding.ids[i] for i in _content(encoding)}
+            if content:
+                kept.append(sample)
+            else:
+                skipped.append(Skip(f"text {_quoted(sample)}", "the tokenizer finds no token in it"))
+            if content <= {self.unknown_id}:
+                strange.append(sample)
+        if 2 * len(strange) > len(samples):
+            raise DataError(
+                f"{len(strange)} of {len(samples)} texts have no token that the model knows,"
+                f" e.g. {_quoted(strange[0])}",
+                "Give text in the language and script that the model was trained on.",
+            )
+        for sample in kept:
+            self.labels([sample], {})
+        return tuple(kept), tuple(skipped)
+
     def batch(self, samples: Sequence[Sample], *, length: int | None = None) -> Inputs:
         """Texts → int64 arrays [batch, sequence].
 
@@ -118,17 +154,9 @@ class TextPreprocessor:
             length: Repeat or cut every text to exactly this many tokens, special tokens kept.
 
         Raises:
-            DataError: A sample is no text or has no tokens, most of the batch consists of unknown tokens,
-                or `length` does not fit the model.
+            DataError: A sample is no text or has no tokens, or `length` does not fit the model.
         """
         rows = self._rows(samples, length)
-        unknown = [i for i, row in enumerate(rows) if set(row.ids[row.content]) == {self.unknown_id}]
-        if 2 * len(unknown) > len(rows):
-            example = _quoted(samples[unknown[0]])
-            raise DataError(
-                f"{len(unknown)} of {len(rows)} texts are all unknown tokens, e.g. {example}",
-                "Give text in the language and script that the model was trained on.",
-            )
         columns = {
             "input_ids": self._padded([row.ids for row in rows], self.padding.id),
             "attention_mask": self._padded([[1] * len(row.ids) for row in rows], 0),
@@ -175,19 +203,17 @@ class TextPreprocessor:
 
     def _row(self, sample: Sample, length: int | None) -> _Row:
         encoding = self.tokenizer.encode(_text(sample))
-        special = encoding.special_tokens_mask
-        front = len(list(takewhile(bool, special)))
-        back = len(list(takewhile(bool, reversed(special))))
-        content = range(front, len(special) - back)
+        content = _content(encoding)
         if not content:
             raise DataError(f"a text has no tokens: {_quoted(sample)}", "Remove it from the data.")
+        front, back = content.start, len(encoding.ids) - content.stop
         room = (length or self.max_length) - front - back
         if room < 1:
             raise DataError(
                 f"{length or self.max_length} tokens leave no room beside {front + back} special ones"
             )
         kept = content[:room] if length is None else [content[i % len(content)] for i in range(room)]
-        order = [*range(front), *kept, *range(len(special) - back, len(special))]
+        order = [*range(front), *kept, *range(content.stop, content.stop + back)]
         return _Row(
             ids=[encoding.ids[i] for i in order],
             type_ids=[encoding.type_ids[i] for i in order],
@@ -231,6 +257,14 @@ class _Row:
     type_ids: list[int]
     offsets: list[tuple[int, int]]
     content: slice
+
+
+def _content(encoding: Any) -> range:
+    """Return the positions between the special tokens that the tokenizer put around the text."""
+    special = encoding.special_tokens_mask
+    front = len(list(takewhile(bool, special)))
+    back = len(list(takewhile(bool, reversed(special)))) if front < len(special) else 0
+    return range(front, len(special) - back)
 
 
 def _text(sample: Sample) -> str:

@@ -1,6 +1,7 @@
 """Texts become exactly the tokens that transformers would make, in the shape that was asked for."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -191,12 +192,32 @@ def test_a_text_without_tokens_is_refused(preprocessor):
         preprocessor.batch(samples("cat", "\u200b"))
 
 
-def test_a_batch_that_is_mostly_unknown_is_refused_but_a_single_unknown_text_among_others_is_not(
+def test_a_file_that_is_mostly_unknown_is_refused_but_a_single_unknown_text_among_others_is_not(
     preprocessor,
 ):
-    assert len(preprocessor.batch(samples("кот", "cat", "mat"))["input_ids"]) == 3
-    with pytest.raises(DataError, match=r"2 of 3 texts are all unknown tokens, e\.g\. 'кот'"):
-        preprocessor.batch(samples("cat", "кот", "на"))
+    texts = samples("кот", "cat", "mat")
+    assert preprocessor.sift(texts) == (tuple(texts), ())
+    assert len(preprocessor.batch(texts[:1])["input_ids"]) == 1
+    with pytest.raises(DataError, match=r"2 of 3 texts have no token that the model knows, e\.g\. 'кот'"):
+        preprocessor.sift(samples("cat", "кот", "на"))
+
+
+def test_a_text_of_invisible_characters_is_left_out_with_a_reason(preprocessor):
+    texts = samples("cat", "\u200b", "mat")
+    kept, skipped = preprocessor.sift(texts)
+    assert kept == (texts[0], texts[2])
+    assert [(skip.what, skip.why) for skip in skipped] == [
+        ("text '\\u200b'", "the tokenizer finds no token in it")
+    ]
+    with pytest.raises(DataError, match="2 of 3 texts have no token"):
+        preprocessor.sift(samples("\u200b", "\u200d", "cat"))
+
+
+def test_a_label_that_the_model_does_not_know_is_found_before_anything_is_run(preprocessor):
+    labelled = replace(preprocessor, label2id={"good": 0, "bad": 1})
+    with pytest.raises(DataError, match="no class 'goood'") as info:
+        labelled.sift([Sample("cat", "good"), Sample("mat", "goood")])
+    assert "Did you mean 'good'" in info.value.hint
 
 
 def test_other_data_than_text_is_refused(preprocessor):
