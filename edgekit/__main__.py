@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -13,41 +14,51 @@ from edgekit.errors import EdgekitError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
-    0 good, 1 a gate failed, 2 usage or bad input, 3 environment, 130 interrupted.
+    0 good, 1 a gate failed, 2 usage or bad input, 3 environment, 130 interrupted; 70 is a defect of edgekit
+    itself, the only case that shows a traceback. Source: sysexits.h, EX_SOFTWARE.
 
     Args:
         arguments: What to run instead of the process's own arguments.
     """
-    from edgekit.cli import cli
-
     try:
+        from edgekit.cli import cli
+
         cli.main(arguments, prog_name="edgekit", standalone_mode=False)
+        sys.stdout.flush()
     except EdgekitError as error:
-        _say(error.message, error.hint)
+        return _say(error.message, error.hint, error.exit_code)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        return _say("interrupted; nothing was written", "", 130)
+    except getattr(click.exceptions, "NoArgsIsHelpError", ()) as error:  # click 8.2 and newer
+        click.echo(error.format_message(), err=True)
         return error.exit_code
-    except click.exceptions.Abort:
-        _say("interrupted; nothing was written", "")
-        return 130
-    except KeyboardInterrupt:
-        _say("interrupted; nothing was written", "")
-        return 130
     except click.ClickException as error:
-        error.show()
-        return error.exit_code
+        context = getattr(error, "ctx", None)
+        hint = f"See: {context.command_path} --help" if context is not None else ""
+        return _say(error.format_message(), hint, error.exit_code)
     except MemoryError:
-        _say("out of memory", "Give fewer or shorter samples, or use a machine with more memory.")
-        return 3
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has gone; nothing more can be said
-        return 0
+        return _say("out of memory", "Give fewer or shorter samples, or use a machine with more memory.", 3)
+    except (BrokenPipeError, SystemExit):
+        # The reader of our output has gone, which is its right (click and rich make it a SystemExit); what
+        # is still buffered has to go nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _say(f"{where}{error.strerror or error}", "The operating system refused it.", 3)
+    except Exception as error:
+        import traceback
+
+        traceback.print_exc()
+        return _say(f"{type(error).__name__}: a defect of edgekit", "Please report it with these lines.", 70)
     return 0
 
 
-def _say(message: str, hint: str) -> None:
+def _say(message: str, hint: str, exit_code: int) -> int:
     click.secho("error: ", fg="red", bold=True, nl=False, err=True)
     click.echo(message, err=True)
     if hint:
         click.echo(hint, err=True)
+    return exit_code
 
 
 if __name__ == "__main__":

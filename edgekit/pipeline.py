@@ -12,14 +12,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit.data import DataAudit, Sample, draw, split
-from edgekit.errors import DataError, GateError, RecipeError
+from edgekit.errors import GateError, RecipeError
 from edgekit.export import export_model, record_golden
 from edgekit.machine import read_machine, versions
 from edgekit.model import ModelRef, OnnxModel, TorchModel
 from edgekit.optimize import optimize
 from edgekit.package import Contents, Package, seal, write_package
-from edgekit.profile import TargetProfile, load_profile
+from edgekit.preflight import (
+    UserData,
+    failed_folder,
+    read_data,
+    refuse_output,
+    refuse_unknown_gates,
+    refuse_unmeasured_gates,
+    resolve,
+    sift,
+)
+from edgekit.profile import TargetProfile
 from edgekit.quantize import Calibration, calibrate, quantize
 from edgekit.recipe import Pinned, Recipe
 from edgekit.record import Progress, StepRecord, Verdict, silent
@@ -27,29 +36,9 @@ from edgekit.report.document import TargetReport
 from edgekit.report.html import render_html
 from edgekit.report.terminal import failures
 from edgekit.source import load
-from edgekit.store import dump_json, refuse_existing, sha256_file, workspace, write_text, writing_folder
-from edgekit.tasks import task_named
+from edgekit.store import dump_json, sha256_file, workspace, write_text, writing_folder
 from edgekit.tasks.batches import golden_batches
 from edgekit.validate import check_float, validate
-
-
-@dataclass(frozen=True)
-class UserData:
-    """The user's samples for two purposes that share none, and what was found in their files.
-
-    Attributes:
-        calibration: Samples that statistics are taken from; empty where nothing is quantized.
-        held_out: Samples that parity is measured on.
-        audits: `calibration` and `validation` -> audit of the file; one of them where one file served both.
-    """
-
-    calibration: tuple[Sample, ...]
-    held_out: tuple[Sample, ...]
-    audits: dict[str, DataAudit]
-
-    def sha256(self, purpose: str) -> str | None:
-        """Return the digest of the file that served a purpose, or None."""
-        return self.audits[purpose].sha256 if purpose in self.audits else None
 
 
 @dataclass(frozen=True)
@@ -97,14 +86,17 @@ def export(recipe: Recipe, output: Path, *, force: bool = False, progress: Progr
         GateError: A gate failed. No package is written; the report is in `<output>.failed/`.
         EdgekitError: The input is wrong or the machine lacks something; nothing is written.
     """
-    refuse_existing(output, force=force)
-    profiles = tuple(load_profile(target) for target in recipe.targets)
-    _refuse_same_names(profiles)
+    output = output if output.name not in ("", "..") else output.resolve()
+    refuse_output(output, recipe, force=force)
+    profiles = resolve(recipe)
     progress("load", "reading the data", None)
     data = read_data(recipe)
     with workspace() as scratch:
         progress("load", f"loading {recipe.model}", None)
         torch_model = load(model_ref(recipe), recipe.task, scratch=scratch)
+        refuse_unknown_gates(recipe.gates, [torch_model.task])
+        torch_model, data = sift(torch_model, data, recipe)
+        max_length = getattr(torch_model.preprocessor, "max_length", None)
         resolved = _pin(recipe, torch_model, data)
         floats: dict[tuple[int, int], FloatGraph] = {}
         made: list[tuple[TargetProfile, OnnxModel, FloatGraph, Verdict]] = []
@@ -123,9 +115,10 @@ def export(recipe: Recipe, output: Path, *, force: bool = False, progress: Progr
                 float_path=start.model.only.path,
                 gates=recipe.gates,
                 latency=recipe.latency,
+                max_length=max_length,
             )
             made.append((profile, model, start, verdict))
-        _refuse_unknown_gates(recipe, profiles, [verdict for *_, verdict in made])
+        refuse_unmeasured_gates(recipe, [verdict for *_, verdict in made])
         reports = [
             make_report(torch_model, model, profile, verdict, data, resolved, model.history)
             for profile, model, _, verdict in made
@@ -152,31 +145,6 @@ def export(recipe: Recipe, output: Path, *, force: bool = False, progress: Progr
 def model_ref(recipe: Recipe) -> ModelRef:
     """Return the reference to the model that a recipe names."""
     return ModelRef(recipe.model, **recipe.model_options.model_dump())
-
-
-def read_data(recipe: Recipe) -> UserData:
-    """Return the calibration samples and the held-out ones that parity is measured on.
-
-    Raises:
-        DataError: There is no data, or it cannot be used.
-    """
-    quantizes = recipe.quantize.method != "none"
-    if recipe.calibration.data is None and (quantizes or recipe.validation.data is None):
-        purpose = "static quantization" if quantizes else "validation"
-        raise DataError(
-            f"{purpose} needs real data and none was given",
-            "Give --calibration FILE: .txt, .jsonl, .csv, .npz or a folder of images; never random data.",
-        )
-    if recipe.calibration.data is None:
-        apart = draw(recipe.validation, seed=recipe.seed)
-        return UserData((), apart.held_out, {"validation": apart.audit})
-    if recipe.validation.data is None:
-        both = split(recipe.calibration, held_out=recipe.validation.samples, seed=recipe.seed)
-        return UserData(both.calibration, both.held_out, {"calibration": both.audit})
-    first = split(recipe.calibration, held_out=0, seed=recipe.seed)
-    apart = draw(recipe.validation, seed=recipe.seed, exclude=first.calibration)
-    audits = {"calibration": first.audit, "validation": apart.audit}
-    return UserData(first.calibration, apart.held_out, audits)
 
 
 def make_float(
@@ -254,7 +222,7 @@ def _stop_on_failure(reports: Sequence[TargetReport], output: Path) -> None:
     failed = [report.verdict for report in reports if not report.verdict.passed]
     if not failed:
         return
-    folder = output.with_name(f"{output.name}.failed")
+    folder = failed_folder(output)
     with writing_folder(folder, force=True) as aside:
         write_report(aside, reports)
     raise GateError(
@@ -298,27 +266,3 @@ def _manifest(path: Path) -> dict[str, object]:
 
     manifest: dict[str, object] = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
     return manifest
-
-
-def _refuse_same_names(profiles: Sequence[TargetProfile]) -> None:
-    names = [profile.name for profile in profiles]
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise RecipeError(f"the target '{twice[0]}' is given twice", "Name each target once.")
-
-
-def _refuse_unknown_gates(
-    recipe: Recipe, profiles: Sequence[TargetProfile], verdicts: Sequence[Verdict]
-) -> None:
-    known = {check.name for verdict in verdicts for check in verdict.checks} | {"speedup"}
-    asked = {*recipe.gates, *(name for profile in profiles for name in profile.policy.gates)}
-    if asked - known:
-        from edgekit.errors import nearest
-
-        name = min(asked - known)
-        raise RecipeError(f"unknown gate '{name}'", nearest(name, known))
-
-
-def known_gates(task: str) -> tuple[str, ...]:
-    """Return the names that `--gate` takes for a task."""
-    return (*(gate.name for gate in task_named(task).gates), "size_ratio", "speedup")

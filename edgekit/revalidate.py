@@ -36,4 +36,5 @@ def revalidate(path: Path, *, float_path: Path | None = None, runs: int | None =
         float_size=None if float_path else package.float_size,
         gates=recipe.gates,
         latency=latency,
+        max_length=package.max_length,
     )

@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ _STORAGE_ERRNOS = {
     errno.ENOTDIR,
     errno.EIO,
 }
+_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 
 def sha256_file(path: Path) -> str:
@@ -138,6 +139,17 @@ def _swap(aside: Path, path: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
+def refuse_unwritable(path: Path) -> None:
+    """Raise `StorageError` if no folder could be made at `path`, before work is spent on it."""
+    parent = path.absolute().parent
+    while not os.path.lexists(parent) and parent != parent.parent:
+        parent = parent.parent
+    if not parent.is_dir():
+        raise StorageError(f"cannot write {path}: {parent} is not a folder", "Choose another -o folder.")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise StorageError(f"cannot write {path}: no permission in {parent}", "Choose another -o folder.")
+
+
 def refuse_existing(path: Path, *, force: bool) -> None:
     """Raise `OutputExistsError` if writing to `path` would need `--force` and it was not given."""
     if path.is_file() or path.is_symlink():
@@ -157,21 +169,29 @@ def workspace(near: Path | None = None) -> Iterator[Path]:
     Args:
         near: Make it inside this folder; None takes the system's place for temporary files.
     """
-    with storage_errors(near or Path(tempfile.gettempdir())):
-        folder = Path(tempfile.mkdtemp(prefix="edgekit.", dir=near))
-        try:
+    place = near or Path(tempfile.gettempdir())
+    with storage_errors(place):
+        folder = Path(tempfile.mkdtemp(prefix="edgekit.", dir=place))
+    try:
+        # What is done inside also reads the user's files: only a full disk is surely about writing.
+        with storage_errors(place, _FULL_ERRNOS):
             yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
-    """Turn the operating system's errors about space and permission into `StorageError`."""
+def storage_errors(path: Path, errnos: Collection[int] = frozenset(_STORAGE_ERRNOS)) -> Iterator[None]:
+    """Turn the operating system's errors about space and permission into `StorageError`.
+
+    Args:
+        path: What is written, for errors that name no file.
+        errnos: Which errors to turn.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno not in _STORAGE_ERRNOS:
+        if error.errno not in errnos:
             raise
         raise StorageError(
             f"cannot write {error.filename or path}: {error.strerror}",

@@ -37,7 +37,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("optimize", "quantize"),
     ("runners", "validate"),
     ("package", "report"),
-    ("search", "pipeline", "revalidate"),
+    ("preflight", "revalidate"),
+    ("search", "pipeline"),
     ("cli",),
     ("__main__",),
 )

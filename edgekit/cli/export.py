@@ -88,7 +88,6 @@ def command(
     from rich.console import Console
 
     from edgekit.cli.progress import shown_progress
-    from edgekit.store import refuse_existing
 
     recipe = _recipe(recipe_path, flags)
     if dry_run:
@@ -96,7 +95,6 @@ def command(
         return
     if output is None:
         raise click.UsageError("Missing option '-o' / '--output'.")
-    refuse_existing(output, force=force)
     with shown_progress(Console(stderr=True), quiet=quiet or as_json) as progress:
         from edgekit.pipeline import export
 
@@ -154,10 +152,10 @@ def _recipe(path: Path | None, flags: dict[str, Any]) -> Recipe:
 def _print_plan(recipe: Recipe, output: Path | None, as_json: bool) -> None:
     import json
 
-    from edgekit.profile import load_profile
+    from edgekit.preflight import resolve
     from edgekit.recipe import to_toml
 
-    profiles = [load_profile(target) for target in recipe.targets]
+    profiles = resolve(recipe)
     if as_json:
         plan = {
             "recipe": recipe.model_dump(mode="json"),

@@ -19,16 +19,16 @@ def command(package: Path, float_path: Path | None, runs: int | None, as_json: b
     Every file is held against its recorded digest, then the graph is run on the recorded inputs and compared
     with the recorded float outputs. Needs ONNX Runtime, but neither PyTorch nor the original model.
     """
-    import json
-
     from edgekit.cli.tables import stdout_console
     from edgekit.errors import GateError
+    from edgekit.report.document import strict_json
     from edgekit.report.terminal import failures, verdict_table
     from edgekit.revalidate import revalidate
+    from edgekit.store import dump_json
 
     verdict = revalidate(package, float_path=float_path, runs=runs)
     if as_json:
-        click.echo(json.dumps(verdict.to_json(), indent=2))
+        click.echo(dump_json(strict_json(verdict.to_json())), nl=False)
     elif not quiet:
         console = stdout_console()
         console.print(verdict_table(verdict))

@@ -59,6 +59,12 @@ class Package:
             ) from None
 
     @property
+    def max_length(self) -> int | None:
+        """Longest token sequence that the graph takes; None where it takes no text."""
+        length = self.manifest.get("preprocessing", {}).get("truncation", {}).get("max_length")
+        return None if length is None else int(length)
+
+    @property
     def float_size(self) -> Footprint:
         """Size of the float graph that the package was made from."""
         return Footprint(**self.manifest["float"])

@@ -64,7 +64,8 @@ def write_ort_format(model: Path, folder: Path, *, platform: str | None) -> Step
         written = target / "model.ort"
         configs = sorted(target.glob("*.config"))
         if result.returncode != 0 or not written.is_file() or not configs:
-            last = (result.stderr.strip() or result.stdout.strip() or "no output").splitlines()[-1]
+            said = result.stderr.strip() or result.stdout.strip() or f"it ended with {result.returncode}"
+            last = said.splitlines()[-1]
             raise MachineError(
                 f"ONNX Runtime's converter could not write {MODEL_NAME}: {last}",
                 "Set packaging.ort_format = false in the target to leave it out.",

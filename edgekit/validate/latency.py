@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from edgekit.errors import ModelError
 from edgekit.golden import Golden
 from edgekit.record import LatencyPoint
 
@@ -31,6 +32,7 @@ def measure_latency(
     *,
     runs: int,
     threads: int,
+    max_length: int | None = None,
 ) -> tuple[LatencyPoint, ...]:
     """Time two sessions at several input shapes.
 
@@ -41,9 +43,15 @@ def measure_latency(
         points: (batch, length); the length is ignored where inputs have no sequence axis.
         runs: Timed runs of each model at each point.
         threads: What both sessions were opened with; recorded.
+        max_length: Longest sequence that the model takes; longer points are cut to it. None takes the
+            longest that was recorded: whether the model takes more is not known.
+
+    Raises:
+        ModelError: The runtime fails at one of the shapes.
     """
     sequence = _has_sequence(quantized_session)
-    shapes = list(points) if sequence else [(batch, 0) for batch in dict.fromkeys(b for b, _ in points)]
+    limit = (max_length or _longest_recorded(golden)) if sequence else 0
+    shapes = dict.fromkeys((batch, min(length, limit)) for batch, length in points)
     return tuple(
         _time_point(
             float_session, quantized_session, inputs_of_shape(golden, batch, length), label, runs, threads
@@ -109,9 +117,12 @@ def _time_point(
 ) -> LatencyPoint:
     sessions = (float_session, quantized_session)
     feeds = [{v.name: inputs[v.name] for v in session.get_inputs()} for session in sessions]
-    for _ in range(WARM_UP_RUNS):
-        for session, feed in zip(sessions, feeds, strict=True):
-            session.run(None, feed)
+    try:
+        for _ in range(WARM_UP_RUNS):
+            for session, feed in zip(sessions, feeds, strict=True):
+                session.run(None, feed)
+    except Exception as error:  # the runtime raises a family of its own, all derived from Exception
+        raise ModelError(f"the model fails on inputs of shape {label}: {error}") from None
     times: tuple[list[float], list[float]] = ([], [])
     started = time.perf_counter()
     for turn in range(runs):
@@ -137,6 +148,10 @@ def _time_point(
         speedup_high=high,
         confidence=_CONFIDENCE,
     )
+
+
+def _longest_recorded(golden: Golden) -> int:
+    return max(v.shape[1] for batch in golden.batches for v in batch.inputs.values() if v.ndim > 1)
 
 
 def _has_sequence(session: Any) -> bool:

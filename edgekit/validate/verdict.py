@@ -26,6 +26,7 @@ def validate(
     float_size: Footprint | None = None,
     gates: Mapping[str, float],
     latency: LatencyOptions,
+    max_length: int | None = None,
 ) -> Verdict:
     """Measure a shipped graph and hold it against its budgets.
 
@@ -38,6 +39,7 @@ def validate(
         float_size: What was recorded of the float graph; needed where `float_path` is None.
         gates: Thresholds of the request, by check name; they come before the profile's and the task's.
         latency: How to time.
+        max_length: Longest token sequence that the model takes; None where it is not known.
     """
     golden = Golden.load(golden_path)
     threads = latency.threads or profile.runtime.threads
@@ -68,7 +70,13 @@ def validate(
             for path in (float_path, shipped_path)
         )
         points = measure_latency(
-            float_session, session, golden, profile.runtime.points, runs=latency.runs, threads=threads
+            float_session,
+            session,
+            golden,
+            profile.runtime.points,
+            runs=latency.runs,
+            threads=threads,
+            max_length=max_length,
         )
     overrides = {**profile.policy.gates, **gates}
     checks = [_with_budget(check, overrides) for check in comparison.checks]
@@ -114,7 +122,7 @@ def _notes(points: tuple[LatencyPoint, ...], missing: str | None, profile: Targe
     notes = []
     if missing:
         notes.append(
-            f"Parity was measured with ONNX Runtime on this machine, not on a {profile.hardware.isa} device."
+            f"Parity was measured with ONNX Runtime on this machine, not on a device of the target ({profile.hardware.isa})."
             f" Latency, load time and memory are left out: {missing}."
         )
     not_faster = [point for point in points if point.verdict != "faster"]
