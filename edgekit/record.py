@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 Fact = str | int | float | bool | None | list[Any] | dict[str, Any]
@@ -221,9 +222,18 @@ class Verdict:
 
 
 def peak_memory_bytes() -> int:
-    """Return the peak resident memory of this process so far, in bytes."""
+    """Return the peak resident memory of this process so far, in bytes.
+
+    On Linux this is VmHWM: getrusage would carry the peak of the parent process over an exec.
+    Source: Linux proc(5), /proc/pid/status; getrusage(2), ru_maxrss.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        for line in status.read_text(encoding="utf-8").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux KiB
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, others KiB
 
 
 @dataclass(frozen=True)

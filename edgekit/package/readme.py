@@ -94,6 +94,12 @@ def readme(manifest: Mapping[str, Any], profile: TargetProfile, checks: tuple[Ch
     needs = "`onnxruntime` and `tokenizers`" if text else "`onnxruntime`"
     rows = [_row(check) for check in checks if check.measured is not None and check.name != "speedup"]
     names = [f"`{name}`" for name in manifest["files"]]
+    ort_note = (
+        ["`model.ort` is for reduced builds of ONNX Runtime; it needs a release no older than the one it was"]
+        + [f"converted with ({manifest['versions'].get('onnxruntime', 'see the manifest')}).", ""]
+        if profile.packaging.ort_format
+        else []
+    )
     lines = [
         f"# {model['name']} for {profile.name}",
         "",
@@ -124,6 +130,7 @@ def readme(manifest: Mapping[str, Any], profile: TargetProfile, checks: tuple[Ch
         f"{', '.join(names)} and `manifest.json`, which holds each file's digest, the signature and every"
         " step that made them. `edgekit validate .` runs the checks again; `recipe.toml` makes it anew.",
         "",
+        *ort_note,
     ]
     return "\n".join(lines)
 
