@@ -1,6 +1,6 @@
 """The one file that calls `transformers.exporters`, which is experimental and changes with each release.
 
-Known to work, each run through this file by `tools/test_transformers_versions.sh`:
+Tested on 5.13.0, 5.18.0, 5.22.0 and 5.23.0 (`tools/test_transformers_versions.sh`):
 
 - 5.13 (the first with the package) to 5.22: `OnnxExporter().export(...)` returns a `torch.onnx.ONNXProgram`,
   whose graph is `.model`.

@@ -119,7 +119,7 @@ def _factory(spec: str) -> Callable[[], Any]:
                 "Run from the directory that holds it, or install it.",
             ) from None
         raise ModelError(f"importing {module_name} failed: {error}") from error
-    except Exception as error:  # user code may raise anything
+    except (Exception, SystemExit) as error:  # user code may raise anything
         raise ModelError(f"importing {module_name} failed: {_described(error)}") from error
     for part in attribute.split("."):
         if not hasattr(found, part):
@@ -136,11 +136,11 @@ def _factory(spec: str) -> Callable[[], Any]:
 def _call(factory: Callable[[], Any], spec: str) -> Any:
     try:
         return factory()
-    except Exception as error:  # user code may raise anything
+    except (Exception, SystemExit) as error:  # user code may raise anything
         raise ModelError(f"{spec}() failed: {_described(error)}") from error
 
 
-def _described(error: Exception) -> str:
+def _described(error: BaseException) -> str:
     last = traceback.extract_tb(error.__traceback__)[-1]
     text = " ".join(str(error).split())[:300]
     return f"{type(error).__name__}: {text} ({Path(last.filename).name}, line {last.lineno})"

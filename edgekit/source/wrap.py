@@ -95,7 +95,7 @@ def run(
     try:
         with torch.no_grad():
             return module(**inputs, **(constants or {}))
-    except Exception as error:  # user code may raise anything
+    except (Exception, SystemExit) as error:  # user code may raise anything
         shapes = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in inputs.items())
         line = next((text.strip() for text in str(error).splitlines() if text.strip()), "")
         raise ModelError(

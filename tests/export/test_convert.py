@@ -81,7 +81,7 @@ def test_an_image_model_is_right_at_every_batch(tiny_vit_dir: Path, tmp_path: Pa
     "class_name", ["DistilBert", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW_FAMILIES)]
 )
 def test_other_families_are_right(class_name: str, tiny_bert_dir: Path, tmp_path: Path) -> None:
-    """DistilBERT has no token types, RoBERTa shifts its positions, ModernBERT rotates them, MPNet has buckets."""
+    """DistilBERT has no token types, RoBERTa shifts positions, ModernBERT rotates them, MPNet has buckets."""
     torch.manual_seed(0)
     sizes = {"vocab_size": 1000, "max_position_embeddings": 66, "initializer_range": 0.3, "pad_token_id": 0}
     if class_name == "DistilBert":

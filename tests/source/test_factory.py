@@ -133,7 +133,7 @@ def test_the_digest_follows_weights_and_code(made: Factory) -> None:
         ("def make(): return Two(), (torch.ones(2, 4), torch.ones(3, 1))", "differ in axis 0"),
         (
             "def make(): return Two(), torch.ones(2, 5)",
-            r"fails on its example inputs \(x \[2, 5\]\): RuntimeError",
+            r"fails on inputs \(x \[2, 5\]\): RuntimeError",
         ),
         ("def make(): return Two(), torch.ones(2, 4), [1]", "dynamic axes that are no dict"),
         ("def make(): return Two(), torch.ones(2, 4), {'y': {1: 'a'}}", "names dynamic axes of 'y'"),
