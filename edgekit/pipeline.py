@@ -160,8 +160,9 @@ def make_float(
     folder = scratch / f"opset{opset}-ir{ir_version}"
     folder.mkdir()
     progress("export", f"exporting to opset {opset}, IR {ir_version}", None)
-    exported = export_model(torch_model, folder, opset=opset, ir_version=ir_version)
+    # The golden first: data that the model cannot take, or outputs that are not finite, show at once.
     golden = record_golden(torch_model, golden_batches(torch_model.preprocessor, data.held_out))
+    exported = export_model(torch_model, folder, opset=opset, ir_version=ir_version)
     golden_path = folder / "golden.npz"
     golden.save(golden_path)
     progress("export", "comparing the float graph with PyTorch", None)

@@ -211,13 +211,13 @@ def _print_result(result: ExportResult, verbose: bool) -> None:
     console.print(summary_table(documents))
     for report in result.reports:
         for note in report.verdict.notes:
-            console.print(f"{report.profile.name}: {note}", markup=False)
+            console.print(f"{report.profile.name}: {note}", markup=False, soft_wrap=True)
     if verbose:
         for report in result.reports:
             console.print(f"\n{report.profile.name}", style="bold")
             for record in report.history:
-                console.print(f"  {record.stage}/{record.step}: {record.did}", markup=False)
+                console.print(f"  {record.stage}/{record.step}: {record.did}", markup=False, soft_wrap=True)
                 for skip in record.skipped:
-                    console.print(f"    left alone: {skip.what}: {skip.why}", markup=False)
+                    console.print(f"    left alone: {skip.what}: {skip.why}", markup=False, soft_wrap=True)
     click.echo(f"\nPackages: {', '.join(str(package.path) for package in result.packages)}")
     click.echo(f"Report:   {result.report_path}")

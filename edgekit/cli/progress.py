@@ -28,9 +28,8 @@ def shown_progress(console: Console, *, quiet: bool) -> Iterator[Progress]:
     if not console.is_terminal:
 
         def plain(stage: str, message: str, fraction: float | None = None) -> None:
-            console.print(
-                f"[{time.perf_counter() - started:6.1f} s] {stage}: {message}", markup=False, highlight=False
-            )
+            line = f"[{time.perf_counter() - started:6.1f} s] {stage}: {message}"
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
 
         yield plain
         return

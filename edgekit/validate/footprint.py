@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from edgekit.runtime import open_session
 from edgekit.store import deflated_bytes
 
 _LOADS = 5
+_EDGEKIT = str(Path(__file__).parents[2])
+"""Where this very edgekit is found, also when the process that asks has another working directory."""
 
 
 def measure_footprint(
@@ -60,6 +63,7 @@ def session_memory_bytes(
     }
     result = subprocess.run(
         [sys.executable, "-m", "edgekit.validate.memory_probe", json.dumps(request)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([_EDGEKIT, os.environ.get("PYTHONPATH", "")])},
         capture_output=True,
         text=True,
         check=False,
