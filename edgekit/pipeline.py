@@ -8,12 +8,12 @@ graph.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.errors import GateError, RecipeError
-from edgekit.export import export_model, record_golden
 from edgekit.machine import read_machine, versions
 from edgekit.model import ModelRef, OnnxModel, TorchModel
 from edgekit.optimize import optimize
@@ -38,6 +38,7 @@ from edgekit.report.terminal import failures
 from edgekit.source import load
 from edgekit.store import dump_json, sha256_file, workspace, write_text, writing_folder
 from edgekit.tasks.batches import golden_batches
+from edgekit.to_onnx import export_model, record_golden
 from edgekit.validate import check_float, validate
 
 
@@ -46,11 +47,13 @@ class FloatGraph:
     """The float graph that several targets start from.
 
     Attributes:
+        exported: As it was exported: what speed and size are compared with.
         model: After the rewrites that every target wants.
         golden: The golden's file.
         calibration: Statistics of its tensors; None where nothing is quantized.
     """
 
+    exported: OnnxModel
     model: OnnxModel
     golden: Path
     calibration: Calibration | None
@@ -112,7 +115,7 @@ def export(recipe: Recipe, output: Path, *, force: bool = False, progress: Progr
                 model.only.path,
                 start.golden,
                 profile,
-                float_path=start.model.only.path,
+                float_path=start.exported.only.path,
                 gates=recipe.gates,
                 latency=recipe.latency,
                 max_length=max_length,
@@ -136,7 +139,7 @@ def export(recipe: Recipe, output: Path, *, force: bool = False, progress: Progr
                 seal(package, reports[index].to_json())
             if recipe.keep_float:
                 for start in floats.values():
-                    start.model.only.path.rename(folder / f"float-opset{start.model.opset}.onnx")
+                    shutil.copyfile(start.exported.only.path, folder / f"float-opset{start.model.opset}.onnx")
             write_report(folder, reports)
     packages = tuple(Package(output / p.name, _manifest(output / p.name)) for p in profiles)
     return ExportResult(output, packages, tuple(reports), output / "report.html")
@@ -177,7 +180,7 @@ def make_float(
         progress("calibrate", f"running {len(samples)} samples", None)
         batches = (torch_model.preprocessor.batch([sample]) for sample in samples)
         calibration = calibrate(optimized, batches)
-    return FloatGraph(optimized, golden_path, calibration)
+    return FloatGraph(exported, optimized, golden_path, calibration)
 
 
 def quantize_for(start: FloatGraph, profile: TargetProfile, recipe: Recipe, path: Path) -> OnnxModel:

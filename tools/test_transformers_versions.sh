@@ -41,5 +41,5 @@ PYTHON
     "$python" -m pip install --quiet --upgrade --target "$overlay" -r "$overlay/needs.txt"
   fi
   echo "transformers $version"
-  PYTHONPATH="$overlay:.${PYTHONPATH:+:$PYTHONPATH}" "$python" -m pytest -q -p no:cacheprovider tests/source tests/export
+  PYTHONPATH="$overlay:.${PYTHONPATH:+:$PYTHONPATH}" "$python" -m pytest -q -p no:cacheprovider tests/source tests/to_onnx
 done

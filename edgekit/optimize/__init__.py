@@ -6,8 +6,12 @@ from pathlib import Path
 
 from edgekit import graph as g
 from edgekit.model import OnnxModel
+from edgekit.optimize.flatten_tokens import flatten_tokens
 from edgekit.optimize.fold_batch_norm import fold_batch_norm
-from edgekit.record import Clock
+from edgekit.optimize.mean_to_pool import mean_to_pool
+from edgekit.optimize.pack_projections import pack_projections
+from edgekit.optimize.probe_shapes import probe_shapes
+from edgekit.record import Clock, Skip
 
 __all__ = ["optimize"]
 
@@ -28,8 +32,19 @@ def optimize(model: OnnxModel, path: Path) -> OnnxModel:
     )
 
     clock, loaded, before = Clock(), g.load(model.only.path), model.file_bytes
+    shapes = probe_shapes(model.only.path, model.only.signature)
     nodes_before = len(loaded.graph)
     folded, skipped = fold_batch_norm(loaded)
+    if not shapes:
+        skipped.append(
+            Skip("flattening of tokens", "the graph does not run on zeros, so shapes are not known")
+        )
+    done = {
+        "batch_norms_folded": folded,
+        "means_to_pools": mean_to_pool(loaded),
+        "products_to_gemm": flatten_tokens(loaded, shapes),
+        "projections_packed": pack_projections(loaded),
+    }
     for tidy in (
         IdentityEliminationPass(),
         CommonSubexpressionEliminationPass(),
@@ -39,16 +54,15 @@ def optimize(model: OnnxModel, path: Path) -> OnnxModel:
     g.remove_unused(loaded)
     graph = g.saved(loaded, path, model.only.name)
     nodes_after = len(loaded.graph)
-    did = f"{nodes_before} nodes became {nodes_after}; {folded} batch norms were folded into convolutions"
     record = clock.record(
         "optimize",
         "rewrite",
-        did,
+        f"{nodes_before} nodes became {nodes_after}",
         skipped=tuple(skipped),
         bytes_before=before,
         bytes_after=path.stat().st_size,
         nodes_before=nodes_before,
         nodes_after=nodes_after,
-        batch_norms_folded=folded,
+        **done,
     )
     return model.with_step(record, graphs=(graph,))

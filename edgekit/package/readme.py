@@ -95,8 +95,11 @@ def readme(manifest: Mapping[str, Any], profile: TargetProfile, checks: tuple[Ch
     rows = [_row(check) for check in checks if check.measured is not None and check.name != "speedup"]
     names = [f"`{name}`" for name in manifest["files"]]
     ort_note = (
-        ["`model.ort` is for reduced builds of ONNX Runtime; it needs a release no older than the one it was"]
-        + [f"converted with ({manifest['versions'].get('onnxruntime', 'see the manifest')}).", ""]
+        [
+            "`model.ort` is for reduced builds of ONNX Runtime; it needs a release no older than the one"
+            f" that it was converted with ({manifest['versions']['onnxruntime']}).",
+            "",
+        ]
         if profile.packaging.ort_format
         else []
     )

@@ -122,8 +122,8 @@ def _notes(points: tuple[LatencyPoint, ...], missing: str | None, profile: Targe
     notes = []
     if missing:
         notes.append(
-            f"Parity was measured with ONNX Runtime on this machine, not on a device of the target ({profile.hardware.isa})."
-            f" Latency, load time and memory are left out: {missing}."
+            "Parity was measured with ONNX Runtime on this machine, not on a device of the target"
+            f" ({profile.hardware.isa}). Latency, load time and memory are left out: {missing}."
         )
     not_faster = [point for point in points if point.verdict != "faster"]
     if not_faster and profile.policy.wants == "speed":

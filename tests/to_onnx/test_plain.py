@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from edgekit.errors import ExportError
-from edgekit.export import export_model
 from edgekit.model import TorchModel
 from edgekit.source.wrap import Selected
 from edgekit.tasks.arrays import ArrayPreprocessor
+from edgekit.to_onnx import export_model
 
 
 def plain(module: nn.Module, axes: Mapping[str, Mapping[int, str]], **inputs: np.ndarray) -> TorchModel:

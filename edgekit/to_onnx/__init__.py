@@ -3,7 +3,7 @@
 The only room that knows both torch and onnx.
 """
 
-from edgekit.export.convert import export_model
-from edgekit.export.record import record_golden
+from edgekit.to_onnx.convert import export_model
+from edgekit.to_onnx.record import record_golden
 
 __all__ = ["export_model", "record_golden"]

@@ -17,8 +17,8 @@ from typing import Any
 import onnx_ir as ir
 import torch
 
-from edgekit.export.plain import dynamic_shapes
 from edgekit.model import TorchModel
+from edgekit.to_onnx.plain import dynamic_shapes
 
 OLDEST, NEWEST = (5, 13), (5, 23)
 

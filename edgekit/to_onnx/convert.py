@@ -46,8 +46,8 @@ def export_model(model: TorchModel, folder: Path, *, opset: int, ir_version: int
     if opset < _OLDEST_OPSET:
         raise ExportError(f"operator set {opset} cannot be exported; the oldest is {_OLDEST_OPSET}")
     from edgekit import graph as graphs
-    from edgekit.export.canonical import GRAPH_NAME, canonicalize
     from edgekit.source.quiet import quiet
+    from edgekit.to_onnx.canonical import GRAPH_NAME, canonicalize
 
     clock = Clock()
     with quiet():
@@ -76,13 +76,13 @@ def export_model(model: TorchModel, folder: Path, *, opset: int, ir_version: int
 
 def _exported(model: TorchModel, opset: int) -> tuple[ir.Model, str, tuple[Skip, ...]]:
     """Return the graph, the road it came by, and why another was not taken."""
-    from edgekit.export.plain import export_plain
+    from edgekit.to_onnx.plain import export_plain
 
     if not model.from_transformers:
         return export_plain(model, opset), "torch.onnx", ()
     import transformers
 
-    from edgekit.export.transformers_adapter import export_with_transformers, why_not
+    from edgekit.to_onnx.transformers_adapter import export_with_transformers, why_not
 
     reason = why_not(transformers.__version__)
     if reason is None:

@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from edgekit.errors import ModelError
-from edgekit.export import record_golden
 from edgekit.model import TorchModel
 from edgekit.source.wrap import Selected
 from edgekit.tasks.arrays import ArrayPreprocessor
+from edgekit.to_onnx import record_golden
 
 
 def model_of(module: nn.Module, name: str = "input") -> TorchModel:

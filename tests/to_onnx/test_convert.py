@@ -15,11 +15,11 @@ import transformers
 from torch import nn
 
 from edgekit.errors import ExportError, StorageError
-from edgekit.export import export_model, record_golden
-from edgekit.export import transformers_adapter as adapter
 from edgekit.model import ModelRef, OnnxModel, TorchModel
 from edgekit.runtime import open_session
 from edgekit.source import load
+from edgekit.to_onnx import export_model, record_golden
+from edgekit.to_onnx import transformers_adapter as adapter
 
 ROOT = Path(__file__).parents[2]
 OPSET, IR = 20, 10
@@ -206,7 +206,7 @@ def test_the_record_says_what_was_done(bert: tuple[TorchModel, OnnxModel]) -> No
 EXPORT_IN_PROCESS = """
 import sys
 from pathlib import Path
-from edgekit.export import export_model
+from edgekit.to_onnx import export_model
 from edgekit.model import ModelRef
 from edgekit.source import load
 out = Path(sys.argv[2])

@@ -7,8 +7,8 @@ from onnx_ir.passes import common
 
 import edgekit
 from edgekit.errors import ExportError
-from edgekit.export.naming import name_axes, name_nodes, name_weights, order_weights
 from edgekit.model import TorchModel
+from edgekit.to_onnx.naming import name_axes, name_nodes, name_weights, order_weights
 
 GRAPH_NAME = "model"
 
