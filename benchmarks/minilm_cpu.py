@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from edgekit.pipeline import export
-from edgekit.recipe import DataOptions, LatencyOptions, Recipe, ValidationOptions
+from edgekit import Recipe, export
+from edgekit.recipe import DataOptions, LatencyOptions, ValidationOptions
 from edgekit.store import dump_json, write_text
 from tools.demo import prepare
 
