@@ -21,6 +21,7 @@ help:
 	@echo "make clean     remove .venv, build and caches"
 
 setup: $(STAMP)
+	@echo "Ready: $(BIN)/edgekit --help"
 
 # On Linux, PyPI's torch brings gigabytes of CUDA libraries. The CPU build of the same version is taken where
 # it can be had: from the indexes that pip is set up with, else from PyTorch's own.
@@ -35,7 +36,6 @@ $(STAMP): pyproject.toml constraints.txt
 		|| true
 	@$(PIP) -c constraints.txt --group dev -e '.[export]'
 	@touch $(STAMP)
-	@echo "Done: $(BIN)/edgekit --help"
 
 demo: $(STAMP)
 	@$(BIN)/python -m tools.demo

@@ -106,8 +106,8 @@ def with_figures(readme: str, results: Mapping[str, Any]) -> str:
     about = (
         f"\nAgainst the PyTorch fp32 model ({results['float_bytes'] / 1e6:.1f} MB as ONNX), on"
         f" {results['held_out']} texts that calibration did not see. Speed-up over ONNX Runtime"
-        f" fp32 of the graph as exported, one thread, batch x tokens, 95 % interval in brackets. {machine['cpu']}{vnni},"
-        f" {machine['cores']} cores; onnxruntime {results['versions']['onnxruntime']},"
+        f" fp32 of the graph as exported, one thread, batch x tokens, 95 % interval in brackets."
+        f" {machine['cpu']}{vnni}, {machine['cores']} cores; onnxruntime {results['versions']['onnxruntime']},"
         f" torch {results['versions']['torch']}, transformers {results['versions']['transformers']}."
         f" `edgekit --help` takes {command_line:.2f} s. Make them again with `make bench`.\n"
     )
