@@ -69,9 +69,6 @@ def inspect_package(path: Path) -> PackageInspection:
         raise PackageError(
             f"the manifest of {path} makes no sense: {detail}", "Export the model again."
         ) from None
-    strangers = [file for file in graphs.values() if file not in files]
-    if strangers:
-        raise PackageError(f"the manifest of {path} names a graph that is not in it: {strangers[0]}")
     return PackageInspection(
         path=path,
         name=name,

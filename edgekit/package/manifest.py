@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from edgekit.errors import PackageError
 from edgekit.model import Signature
@@ -18,6 +18,25 @@ from edgekit.store import sha256_file
 
 SCHEMA_VERSION = 1
 NAME = "manifest.json"
+_AGAIN = "Export the model again."
+
+
+class _File(BaseModel):
+    sha256: str
+    bytes: int
+
+
+class _Layout(BaseModel):
+    """What reading a manifest relies on; there is more in it."""
+
+    files: dict[str, _File]
+    graphs: dict[str, str]
+    profile: dict[str, Any]
+    signature: dict[str, Any]
+    float: dict[str, Any]
+    model: dict[str, Any]
+    target: str
+    preprocessing: dict[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -34,8 +53,14 @@ class Package:
 
     @property
     def model(self) -> Path:
-        """The graph to run."""
-        return self.path / self.manifest["graphs"]["model"]
+        """The graph to run.
+
+        Raises:
+            PackageError: The manifest names none.
+        """
+        if "model" not in self.manifest["graphs"]:
+            raise PackageError(f"{self.path / NAME} names no graph 'model'", _AGAIN)
+        return self.path / str(self.manifest["graphs"]["model"])
 
     @property
     def golden(self) -> Path:
@@ -61,13 +86,17 @@ class Package:
     @property
     def max_length(self) -> int | None:
         """Longest token sequence that the graph takes; None where it takes no text."""
-        length = self.manifest.get("preprocessing", {}).get("truncation", {}).get("max_length")
-        return None if length is None else int(length)
+        truncation = self.manifest.get("preprocessing", {}).get("truncation")
+        length = truncation.get("max_length") if isinstance(truncation, dict) else None
+        return length if isinstance(length, int) and length > 0 else None
 
     @property
     def float_size(self) -> Footprint:
         """Size of the float graph that the package was made from."""
-        return Footprint(**self.manifest["float"])
+        sizes = {key: self.manifest["float"].get(key) for key in ("file_bytes", "compressed_bytes")}
+        if not all(isinstance(size, int) and size > 0 for size in sizes.values()):
+            raise PackageError(f"{self.path / NAME} does not say how large the float graph is", _AGAIN)
+        return Footprint(**sizes)
 
 
 def file_digests(folder: Path) -> dict[str, dict[str, Any]]:
@@ -93,14 +122,21 @@ def open_package(path: Path) -> Package:
             f"{path} is not a package: it has no {NAME}",
             "Give a folder that `edgekit export` made, OUTPUT/TARGET.",
         ) from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise PackageError(f"{manifest_path} cannot be read: {error}") from None
     if not isinstance(manifest, dict) or manifest.get("schema_version") != SCHEMA_VERSION:
         found = manifest.get("schema_version") if isinstance(manifest, dict) else type(manifest).__name__
         raise PackageError(f"{manifest_path} has schema version {found}, this edgekit reads {SCHEMA_VERSION}")
-    missing_keys = {"files", "graphs", "profile", "signature", "float", "model", "target"} - manifest.keys()
-    if missing_keys:
-        raise PackageError(f"{manifest_path} has no '{min(missing_keys)}'", "Export the model again.")
+    try:
+        layout = _Layout.model_validate(manifest)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        said = f"has no '{key}'" if first["type"] == "missing" else f"makes no sense: {key}: {first['msg']}"
+        raise PackageError(f"{manifest_path} {said}", _AGAIN) from None
+    for file in layout.graphs.values():
+        if file not in layout.files:
+            raise PackageError(f"the manifest of {path} names a graph that is not in it: {file}", _AGAIN)
     _check_files(path, manifest["files"])
     return Package(path, manifest)
 

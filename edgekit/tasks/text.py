@@ -129,7 +129,8 @@ class TextPreprocessor:
         strange: list[Sample] = []
         for sample in samples:
             encoding = self.tokenizer.encode(_text(sample))
-            content = {encoding.ids[i] for i in _content(encoding)}
+            inner = _content(encoding)
+            content = {*encoding.ids[inner.start : inner.stop]}
             if content:
                 kept.append(sample)
             else:
@@ -214,10 +215,12 @@ class TextPreprocessor:
             )
         kept = content[:room] if length is None else [content[i % len(content)] for i in range(room)]
         order = [*range(front), *kept, *range(content.stop, content.stop + back)]
+        # each of these attributes makes a list of the whole text anew
+        ids, type_ids, offsets = encoding.ids, encoding.type_ids, encoding.offsets
         return _Row(
-            ids=[encoding.ids[i] for i in order],
-            type_ids=[encoding.type_ids[i] for i in order],
-            offsets=[encoding.offsets[i] for i in order],
+            ids=[ids[i] for i in order],
+            type_ids=[type_ids[i] for i in order],
+            offsets=[offsets[i] for i in order],
             content=slice(front, front + len(kept)),
         )
 
