@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgekit.quantize.observers import TensorStats
-from edgekit.quantize.schemes import ActivationScheme, Affine, dequantize_weight, quantize_weight
+from edgekit.quantize.schemes import ActivationScheme, Affine, quantize_product_weight
 
 # Share of the outlier that moves from activations into weights; 0.5 is the paper's default, transformers
 # of the BERT family want more. Source: Xiao et al. 2022, SmoothQuant, arXiv:2211.10438, equation 4.
@@ -90,9 +90,10 @@ def solve(
         smoothing = smoothing_factors(stats, joined, alpha)
         affine = _affine(stats, smoothing, shrink, rules)
         scaled = joined * smoothing[:, None]
-        axis = 1 if rules.per_channel else None
-        codes, scale = quantize_weight(scaled, axis, reduce_range=rules.reduce_range)
-        found = affine.fake(rows / smoothing) @ dequantize_weight(codes, scale, axis)
+        codes, scale = quantize_product_weight(
+            scaled, per_channel=rules.per_channel, saturation_safe=rules.reduce_range
+        )
+        found = affine.fake(rows / smoothing) @ (codes * scale)
         return float(np.mean((found - target) ** 2, dtype=np.float64)) / energy, affine
 
     tried: dict[tuple[float | None, float], tuple[float, Affine]] = {(None, 1.0): attempt(None, 1.0)}
@@ -147,9 +148,10 @@ def _affine(stats: TensorStats, smoothing: np.ndarray, shrink: float, rules: Lin
 def _quantize_one(
     rows: np.ndarray, faked: np.ndarray, weight: np.ndarray, smoothing: np.ndarray, rules: LinearRules
 ) -> QuantizedWeight:
-    axis = 1 if rules.per_channel else None
-    codes, scale = quantize_weight(weight * smoothing[:, None], axis, reduce_range=rules.reduce_range)
+    codes, scale = quantize_product_weight(
+        weight * smoothing[:, None], per_channel=rules.per_channel, saturation_safe=rules.reduce_range
+    )
     # Products are linear, so the mean of the outputs' difference is the product of the means.
     real = rows.mean(axis=0, dtype=np.float64) @ weight
-    found = faked.mean(axis=0, dtype=np.float64) @ dequantize_weight(codes, scale, axis)
+    found = faked.mean(axis=0, dtype=np.float64) @ (codes * scale)
     return QuantizedWeight(codes, scale, (real - found).astype(np.float32))

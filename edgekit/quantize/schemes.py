@@ -108,6 +108,49 @@ def quantize_weight(
     return codes, scale
 
 
+def quantize_product_weight(
+    weight: np.ndarray, *, per_channel: bool, saturation_safe: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Quantize the weight of a matrix product, where needed so that saturating kernels stay exact.
+
+    `VPMADDUBSW` multiplies uint8 activations with int8 weights and adds neighbours along K in 16 bits. No
+    activation can overflow them when in every pair (2i, 2i + 1) the positive codes sum to at most 128 and
+    the negative ones to at least -128, for 255 * 128 <= 32767. Codes are scaled just far enough for that,
+    which loses less than cutting every code to 7 bits: the largest codes rarely are neighbours.
+
+    Args:
+        weight: [K, N], float32.
+        per_channel: One scale per column instead of one for all.
+        saturation_safe: Keep the promise above.
+
+    Returns:
+        int8 codes [K, N], and float32 scales, [N] or a scalar.
+
+    Source: Intel intrinsics guide, VPMADDUBSW; onnxruntime core/mlas/lib/qgemm_kernel_avx2.cpp (packing
+    order along K).
+    """
+    codes, scale = quantize_weight(weight, 1 if per_channel else None, reduce_range=False)
+    if not saturation_safe:
+        return codes, scale
+    pairs = pair_sums(weight).max(axis=(0, 1))  # [N], in real units
+    # Rounding moves each of two codes by half a step, so the real sums may fill 127 steps.
+    needed = pairs / 127 if per_channel else pairs.max(initial=0.0) / 127
+    scale = np.maximum(scale, needed).astype(np.float32)
+    return np.clip(np.rint(weight / scale), -127, 127).astype(np.int8), scale
+
+
+def pair_sums(weight: np.ndarray) -> np.ndarray:
+    """Return what neighbours along K can add up to: [2 signs, pairs, N] of a weight [K, N].
+
+    A product is certified not to saturate where no sum of int8 codes is above 128.
+    """
+    padded = np.pad(weight, ((0, len(weight) % 2), (0, 0))).astype(np.float64)
+    first, second = padded[0::2], padded[1::2]
+    positive = np.maximum(first, 0) + np.maximum(second, 0)
+    negative = np.maximum(-first, 0) + np.maximum(-second, 0)
+    return np.stack([positive, negative])
+
+
 def dequantize_weight(codes: np.ndarray, scale: np.ndarray, axis: int | None) -> np.ndarray:
     """Return the real values of int8 codes; the inverse of `quantize_weight` up to rounding."""
     shaped = scale if axis is None else scale.reshape([-1 if i == axis else 1 for i in range(codes.ndim)])

@@ -6,7 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from edgekit.quantize.schemes import ActivationScheme, dequantize_weight, quantize_weight
+from edgekit.quantize.schemes import (
+    ActivationScheme,
+    dequantize_weight,
+    pair_sums,
+    quantize_product_weight,
+    quantize_weight,
+)
 
 SCHEMES = [
     pytest.param(ActivationScheme("uint8", False), id="u8"),
@@ -54,6 +60,31 @@ def test_reduced_range_cannot_saturate_sixteen_bit_lanes(weight):
     pairs = codes.astype(int)[0::2], codes.astype(int)[1::2]
     worst = 255 * (np.maximum(pairs[0], 0) + np.maximum(pairs[1], 0))
     assert worst.max() <= 32767
+
+
+@given(arrays(np.float32, (7, 5), elements=st.floats(-100, 100, width=32)), st.booleans())
+def test_a_safe_product_cannot_saturate_for_any_activation(weight, per_channel):
+    codes, scale = quantize_product_weight(weight, per_channel=per_channel, saturation_safe=True)
+    assert pair_sums(codes).max() <= 128
+    assert np.iinfo(np.int16).max >= 255 * 128
+    assert (np.abs(codes * scale - weight) <= scale * 0.501 + 1e-30).all()
+
+
+def test_a_safe_product_uses_more_than_seven_bits_where_neighbours_allow_it():
+    weight = np.array([[1.0], [0.1], [-0.5], [0.9]], np.float32)
+    codes, _ = quantize_product_weight(weight, per_channel=True, saturation_safe=True)
+    assert np.abs(codes).max() > 100
+
+
+def test_the_certificate_is_that_of_exact_and_saturating_arithmetic():
+    """The sums that VPMADDUBSW would clip are those that the certificate refuses."""
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        codes = rng.integers(-127, 128, (2, 1)).astype(np.int8)
+        worst = max(
+            abs(int(a) * int(codes[0, 0]) + int(b) * int(codes[1, 0])) for a in (0, 255) for b in (0, 255)
+        )
+        assert (pair_sums(codes).max() <= 128) == (worst <= 32767)
 
 
 def test_a_dead_channel_gets_scale_one_and_zero_codes():
