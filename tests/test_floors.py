@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+import edgekit
+
+ROOT = Path(edgekit.__file__).parents[1]
+"""Where the edgekit under test is: the checkout, or the site-packages of an installed wheel."""
 
 VALUES = (
     "data",

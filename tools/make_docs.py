@@ -101,15 +101,15 @@ def with_figures(readme: str, results: Mapping[str, Any]) -> str:
     head = ("target", "file", "cosine, mean", "5th percentile", "rank correlation")
     rows = [_figures(target, shapes) for target in results["targets"]]
     table = _table((*head, *(f"speed-up at {shape}" for shape in shapes)), rows)
-    machine, command_line = results["machine"], results["help_seconds"]["median"]
+    machine, versions, starts = results["machine"], results["versions"], results["help_seconds"]
     vnni = " with AVX512-VNNI" if "avx512_vnni" in (machine["features"] or ()) else ""
     about = (
         f"\nAgainst the PyTorch fp32 model ({results['float_bytes'] / 1e6:.1f} MB as ONNX), on"
         f" {results['held_out']} texts that calibration did not see. Speed-up over ONNX Runtime"
         f" fp32 of the graph as exported, one thread, batch x tokens, 95 % interval in brackets."
-        f" {machine['cpu']}{vnni}, {machine['cores']} cores; onnxruntime {results['versions']['onnxruntime']},"
-        f" torch {results['versions']['torch']}, transformers {results['versions']['transformers']}."
-        f" `edgekit --help` takes {command_line:.2f} s. Make them again with `make bench`.\n"
+        f" {machine['cpu']}{vnni}, {machine['cores']} cores; onnxruntime {versions['onnxruntime']},"
+        f" torch {versions['torch']}, transformers {versions['transformers']}."
+        f" `edgekit --help` takes {starts['median']:.2f} s. Make them again with `make bench`.\n"
     )
     filled, count = _FIGURES.subn(lambda found: f"{found[1]}\n{table}{about}\n{found[2]}", readme)
     assert count == 1, "README.md has one block of figures"
