@@ -108,10 +108,7 @@ def replace_node(graph: ir.Graph, old: ir.Node, new: list[ir.Node]) -> None:
     old_output, new_output = old.outputs[0], new[-1].outputs[0]
     new_output.name, new_output.shape, new_output.type = old_output.name, old_output.shape, old_output.type
     graph.insert_before(old, new)
-    old_output.replace_all_uses_with(new_output)
-    for index, output in enumerate(graph.outputs):
-        if output is old_output:
-            graph.outputs[index] = new_output
+    old_output.replace_all_uses_with(new_output, replace_graph_outputs=True)
     graph.remove(old, safe=True)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tomllib
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -17,6 +17,25 @@ from edgekit.errors import ProfileError, nearest
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+ConvOp = Literal[
+    "Conv",
+    "Gemm",
+    "MatMul",
+    "Add",
+    "Mul",
+    "Sigmoid",
+    "LeakyRelu",
+    "MaxPool",
+    "AveragePool",
+    "GlobalAveragePool",
+    "Concat",
+    "Flatten",
+    "Reshape",
+]
+"""Op types that ONNX Runtime runs on 8-bit values from input to output.
+Source: onnxruntime core/optimizer/qdq_transformer/selectors_actions/qdq_selector_action_transformer.cc."""
 
 
 class _Table(BaseModel):
@@ -81,22 +100,7 @@ class Quantization(_Table):
     reduce_range: bool = False
     embeddings: Literal["int8-per-row", "float"] = "int8-per-row"
     matmul_ops: tuple[Literal["MatMul", "Gemm"], ...] = ("MatMul", "Gemm")
-    conv_ops: tuple[
-        Literal[
-            "Conv",
-            "Gemm",
-            "MatMul",
-            "Add",
-            "MaxPool",
-            "AveragePool",
-            "GlobalAveragePool",
-            "ReduceMean",
-            "Concat",
-            "Flatten",
-            "Reshape",
-        ],
-        ...,
-    ] = ("Conv", "Gemm", "MatMul", "Add", "MaxPool", "AveragePool", "GlobalAveragePool", "Flatten", "Reshape")
+    conv_ops: tuple[ConvOp, ...] = get_args(ConvOp)
 
 
 class Runtime(_Table):

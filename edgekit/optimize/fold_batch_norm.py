@@ -39,6 +39,7 @@ def fold_batch_norm(model: ir.Model) -> tuple[int, list[Skip]]:
         new_bias = g.add_constant(model.graph, f"{name}_folded_bias", shifted.astype(np.float32))
         fused = ir.node("Conv", [conv.inputs[0], new_weight, new_bias], conv.attributes, name=conv.name)
         g.replace_node(model.graph, norm, [fused])
+        model.graph.remove(conv, safe=True)
         folded += 1
     return folded, skipped
 
@@ -46,7 +47,7 @@ def fold_batch_norm(model: ir.Model) -> tuple[int, list[Skip]]:
 def _why_not(norm: ir.Node, conv: ir.Node | None) -> str:
     if conv is None or conv.op_type != "Conv":
         return "no convolution comes before it"
-    if len(g.consumers(conv.outputs[0])) != 1:
+    if len(g.consumers(conv.outputs[0])) != 1 or conv.outputs[0].is_graph_output():
         return "something else reads the convolution"
     if g.constant(conv.inputs[1]) is None or any(g.constant(value) is None for value in norm.inputs[1:5]):
         return "a weight or statistic is not constant"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import onnx_ir as ir
 
@@ -22,9 +24,18 @@ def quantize_dequantize(graph: ir.Graph, value: ir.Value, affine: Affine, name: 
     return [quantize, dequantize]
 
 
-def hold_in_8_bits(graph: ir.Graph, value: ir.Value, affine: Affine) -> None:
-    """Make every reader of a value read it through Q and DQ."""
-    readers = [(use.node, use.idx) for use in value.uses()]
+def hold_in_8_bits(
+    graph: ir.Graph, value: ir.Value, affine: Affine, only: Collection[ir.Node] | None = None
+) -> None:
+    """Make the readers of a value read it through Q and DQ.
+
+    Args:
+        graph: Where the value is.
+        value: float32.
+        affine: Its codes.
+        only: Readers to change; None changes all, and the graph's output too.
+    """
+    readers = [(use.node, use.idx) for use in value.uses() if only is None or use.node in only]
     pair = quantize_dequantize(graph, value, affine, value.name or "tensor")
     held = pair[-1].outputs[0]
     held.shape, held.type = value.shape, value.type
@@ -36,7 +47,7 @@ def hold_in_8_bits(graph: ir.Graph, value: ir.Value, affine: Affine) -> None:
     for node, index in readers:
         node.replace_input_with(index, held)
     for index, output in enumerate(graph.outputs):
-        if output is value:
+        if output is value and only is None:
             held.name, value.name = value.name, f"{value.name}_float"
             graph.outputs[index] = held
 

@@ -6,7 +6,8 @@ Two rules cover transformers, convolutional nets and what lies between:
   neighbours (LayerNorm, Softmax, GELU, residual adds) have no int8 kernels, so quantizing its output
   would only add work and error.
 * A convolution gets 8-bit inputs and gives 8-bit outputs, since its int8 kernel has no other form. Ops
-  that follow it and have int8 kernels (`Add`, pools, reshapes) continue on 8-bit values.
+  that follow it and have int8 kernels (`Add`, `Mul`, pools, reshapes) continue on 8-bit values. What lies
+  between two float tensors that a convolution reads stays float: only the convolution reads codes.
 
 Source: onnxruntime core/optimizer/qdq_transformer (which groups of Q/DQ nodes become int8 kernels).
 """
@@ -14,7 +15,7 @@ Source: onnxruntime core/optimizer/qdq_transformer (which groups of Q/DQ nodes b
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 
 import numpy as np
@@ -24,7 +25,8 @@ from edgekit import graph as g
 from edgekit.record import Skip
 
 _KEEPS_RANGE = ("MaxPool", "Flatten", "Reshape")
-_OWN_RANGE = ("AveragePool", "GlobalAveragePool")
+_OWN_RANGE = ("AveragePool", "GlobalAveragePool", "Sigmoid", "LeakyRelu")
+_JOINS = ("Add", "Mul", "Concat")
 
 
 @dataclass(frozen=True)
@@ -50,16 +52,22 @@ class Plan:
         on_codes: Matrix products whose activation a convolution's region already holds in 8 bits.
         tensors: Values that are held in 8 bits in convolutional regions; each maps to the value whose range
             it has, itself or the one before a pool or reshape.
+        entries: Those of `tensors` that float nodes make: float readers keep reading the float value.
+        on_tensors: Nodes that read `tensors` as codes.
         embeddings: `Gather` nodes on constant tables.
-        skipped: What stays float although its op type could be quantized, and why.
+        skipped: Matrix products that stay float, and why.
+        conv_skipped: Convolutions that stay float and ops that leave 8-bit values for float, and why.
     """
 
     linear: tuple[LinearGroup, ...]
     convs: tuple[ir.Node, ...]
     on_codes: tuple[ir.Node, ...]
     tensors: dict[ir.Value, ir.Value]
+    entries: frozenset[ir.Value]
+    on_tensors: frozenset[ir.Node]
     embeddings: tuple[ir.Node, ...]
     skipped: tuple[Skip, ...]
+    conv_skipped: tuple[Skip, ...]
 
     def observed(self) -> dict[str, int]:
         """Return the tensors whose statistics are needed: name -> channel axis."""
@@ -86,8 +94,9 @@ def make_plan(
         exclude: Shell patterns of node names to leave in float.
     """
     skipped: list[Skip] = []
+    conv_skipped: list[Skip] = []
 
-    def wanted(node: ir.Node) -> bool:
+    def wanted(node: ir.Node, skipped: list[Skip]) -> bool:
         if any(fnmatch(node.name or "", pattern) for pattern in exclude):
             skipped.append(Skip(_label(node), "excluded by the request"))
             return False
@@ -96,22 +105,32 @@ def make_plan(
             skipped.append(Skip(_label(node), reason))
         return not reason
 
-    convs = [n for n in g.nodes(model.graph, "Conv") if "Conv" in conv_ops and wanted(n)]
-    tensors = _conv_region(model.graph, convs, conv_ops)
+    convs = [n for n in g.nodes(model.graph, "Conv") if "Conv" in conv_ops and wanted(n, conv_skipped)]
+    region = _conv_region(model.graph, convs, conv_ops, conv_skipped)
     grouped: dict[ir.Value, list[ir.Node]] = {}
     on_codes = []
     for node in g.nodes(model.graph, *matmul_ops):
-        if not wanted(node):
+        if not wanted(node, skipped):
             continue
         activation = node.inputs[0]
         assert activation is not None
-        if activation in tensors:
+        if activation in region.tensors:
             on_codes.append(node)
         else:
             grouped.setdefault(activation, []).append(node)
     tables = [n for n in g.nodes(model.graph, "Gather") if embeddings and _is_embedding(n)]
     linear = tuple(LinearGroup(value, tuple(members)) for value, members in grouped.items())
-    return Plan(linear, tuple(convs), tuple(on_codes), tensors, tuple(tables), tuple(skipped))
+    return Plan(
+        linear=linear,
+        convs=tuple(convs),
+        on_codes=tuple(on_codes),
+        tensors=region.tensors,
+        entries=frozenset(region.entries),
+        on_tensors=frozenset(region.nodes) | frozenset(on_codes),
+        embeddings=tuple(tables),
+        skipped=tuple(skipped),
+        conv_skipped=tuple(conv_skipped),
+    )
 
 
 def why_not(node: ir.Node) -> str:
@@ -156,30 +175,61 @@ def rectified(value: ir.Value) -> ir.Value:
     return node.outputs[0] if node.op_type in ("Relu", "Clip") and bounds_known else value
 
 
+@dataclass
+class _Region:
+    """Values in 8 bits -> the value whose range each has; those that float nodes make; nodes on codes."""
+
+    tensors: dict[ir.Value, ir.Value] = field(default_factory=dict)
+    entries: set[ir.Value] = field(default_factory=set)
+    nodes: set[ir.Node] = field(default_factory=set)
+
+
 def _conv_region(
-    graph: ir.Graph, convs: Sequence[ir.Node], conv_ops: Sequence[str]
-) -> dict[ir.Value, ir.Value]:
-    """Return the values that are held in 8 bits, each with the value whose range it has."""
-    if not convs:
-        return {}
-    chosen = set(convs)
-    region: dict[ir.Value, ir.Value] = {}
-    for node in graph:
-        sources = [v for v in node.inputs if v is not None and g.constant(v) is None]
+    graph: ir.Graph, convs: Sequence[ir.Node], conv_ops: Sequence[str], skipped: list[Skip]
+) -> _Region:
+    """Follow the 8-bit values from each convolution as far as ops have int8 kernels."""
+    region, chosen = _Region(), set(convs)
+    tensors = region.tensors
+    for node in graph if convs else ():
         if node in chosen:
-            region.setdefault(sources[0], sources[0])
-            out = rectified(node.outputs[0])
-            region[out] = out
-        elif node.op_type not in conv_ops or not sources or not all(v in region for v in sources[:2]):
+            x = node.inputs[0]
+            assert x is not None
+            if x not in tensors:
+                tensors[x] = x
+                region.entries.add(x)
+        elif node.op_type not in conv_ops or node.op_type not in (*_KEEPS_RANGE, *_OWN_RANGE, *_JOINS):
             continue
-        elif node.op_type in _KEEPS_RANGE:
-            region[node.outputs[0]] = region[sources[0]]
-        elif node.op_type in _OWN_RANGE or (node.op_type == "Add" and len(sources) == 2):
+        else:
+            reason = _why_not_on_codes(node, tensors)
+            if reason and any(value in tensors for value in node.inputs):
+                skipped.append(Skip(_label(node), reason))
+            if reason:
+                continue
+        region.nodes.add(node)
+        if node.op_type in _KEEPS_RANGE and node.inputs[0] is not None:
+            tensors[node.outputs[0]] = tensors[node.inputs[0]]
+        else:
             out = rectified(node.outputs[0])
-            region[out] = out
-        elif node.op_type == "Concat":
-            region[node.outputs[0]] = node.outputs[0]
+            tensors[out] = out
     return region
+
+
+def _why_not_on_codes(node: ir.Node, tensors: dict[ir.Value, ir.Value]) -> str:
+    """Return why an op that could run on codes stays float, or an empty string."""
+    data = [value for value in node.inputs if value is not None]
+    data = data if node.op_type in _JOINS else data[:1]
+    for value in data:
+        if g.constant(value) is not None:
+            return f"its input '{value.name}' is a constant"
+        if value not in tensors:
+            return f"its input '{value.name}' is float"
+    if node.op_type == "AveragePool" and (_int(node, "ceil_mode", 0) or _dilated(node)):
+        return "the int8 kernel ignores ceil_mode and dilations"
+    return ""
+
+
+def _dilated(node: ir.Node) -> bool:
+    return "dilations" in node.attributes and any(d != 1 for d in node.attributes["dilations"].as_ints())
 
 
 def _is_embedding(node: ir.Node) -> bool:

@@ -74,7 +74,7 @@ def quantize(
         layers=list(layers),
     )
     records = [matmuls] if layers or skipped else []
-    if plan.convs:
+    if plan.convs or plan.conv_skipped:
         clock = Clock()
         affines = _apply_convs(loaded.graph, plan, calibration, scheme, profile, options)
         records.append(
@@ -82,6 +82,7 @@ def quantize(
                 "quantize",
                 "conv",
                 f"quantized {len(plan.convs)} convolutions with {len(affines)} tensors held in 8 bits",
+                skipped=plan.conv_skipped,
                 convolutions=len(plan.convs),
                 matrix_products=len(plan.on_codes),
                 range_method=options.range_method,
@@ -250,5 +251,5 @@ def _apply_convs(
             assert bias is not None
             int32_bias(graph, node, bias, step, scale, node.inputs[2].name or "bias")
     for value, source in plan.tensors.items():
-        hold_in_8_bits(graph, value, affines[source])
+        hold_in_8_bits(graph, value, affines[source], plan.on_tensors if value in plan.entries else None)
     return affines

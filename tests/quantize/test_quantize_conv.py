@@ -1,0 +1,199 @@
+"""Static int8 of convolutional graphs: what the plan holds in 8 bits, and what ONNX Runtime makes of it."""
+
+from collections import Counter
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from edgekit import graph as g
+from edgekit.model import OnnxModel
+from edgekit.profile import load_profile
+from edgekit.quantize import calibrate, quantize
+from edgekit.quantize.plan import make_plan
+from edgekit.recipe import QuantizeOptions
+from edgekit.runtime import open_session
+
+HEAD = '<ir_version: 10, opset_import: ["" : 20]>\n'
+RESIDUAL = """
+net (float[batch, 3, 8, 8] x) => (float[batch, 5] y)
+{
+   a0 = Conv <pads = [1, 1, 1, 1]> (x, w0, b0)
+   a = Relu (a0)
+   b0_ = Conv <pads = [1, 1, 1, 1], group = 8> (a, w1, b1)
+   b = Clip (b0_, zero, six)
+   c = Conv <pads = [1, 1, 1, 1]> (b, w2, b2)
+   d0 = Add (a, c)
+   d = Relu (d0)
+   e = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (d)
+   s = Sigmoid (e)
+   m = Mul (e, s)
+   p = GlobalAveragePool (m)
+   f = Flatten (p)
+   y = Gemm <transB = 1> (f, w3, b3)
+}
+"""
+# The stem gives a float tensor (Tanh has no int8 kernel) that a convolution and a float path read.
+BRANCHES = """
+net (float[batch, 4, 8, 8] x) => (float[batch, 4, 8, 8] y)
+{
+   t = Tanh (x)
+   c = Conv <pads = [1, 1, 1, 1]> (t, w0, b0)
+   u = Tanh (c)
+   y = Add (t, u)
+}
+"""
+QDQ = {"QuantizeLinear", "DequantizeLinear"}
+
+
+def constants(**shapes):
+    rng = np.random.default_rng(0)
+    made = {name: (rng.normal(size=shape) * 0.3).astype(np.float32) for name, shape in shapes.items()}
+    return {**made, "zero": np.float32(0), "six": np.float32(6)}
+
+
+RESIDUAL_WEIGHTS = constants(
+    w0=(8, 3, 3, 3), b0=8, w1=(8, 1, 3, 3), b1=8, w2=(8, 8, 3, 3), b2=8, w3=(5, 8), b3=5
+)
+BRANCH_WEIGHTS = constants(w0=(4, 4, 3, 3), b0=4)
+
+
+def build(text, path, weights):
+    proto = onnx.parser.parse_model(HEAD + text)
+    for node in proto.graph.node:
+        node.name = node.output[0]
+    used = {name for node in proto.graph.node for name in node.input}
+    proto.graph.initializer.extend(
+        onnx.numpy_helper.from_array(np.asarray(v), k) for k, v in weights.items() if k in used
+    )
+    return OnnxModel(
+        (g.saved(ir.serde.deserialize_model(onnx.shape_inference.infer_shapes(proto)), path),), 20, 10
+    )
+
+
+def batches(channels, count=32):
+    rng = np.random.default_rng(1)
+    return [{"x": rng.normal(size=(1, channels, 8, 8)).astype(np.float32)} for _ in range(count)]
+
+
+@pytest.fixture
+def residual(tmp_path):
+    return build(RESIDUAL, tmp_path / "float.onnx", RESIDUAL_WEIGHTS)
+
+
+@pytest.fixture
+def branches(tmp_path):
+    return build(BRANCHES, tmp_path / "float.onnx", BRANCH_WEIGHTS)
+
+
+def quantized(model, path, target="cpu-x86", **options):
+    channels = model.only.signature.inputs[0].shape[1]
+    calibration = calibrate(model, batches(channels))
+    return quantize(model, calibration, load_profile(target), QuantizeOptions(**options), path)
+
+
+def as_run(path, tmp_path, **session_options):
+    """Return how many nodes of each type ONNX Runtime makes of a file, and those with an 8-bit form."""
+    optimized = tmp_path / "optimized.onnx"
+    open_session(path, optimized_path=optimized, session_options=session_options)
+    return Counter(node.op_type for node in onnx.load(optimized).graph.node)
+
+
+def sqnr_db(model, other):
+    sessions = open_session(model.only.path), open_session(other.only.path)
+    channels = model.only.signature.inputs[0].shape[1]
+    a, b = (np.concatenate([s.run(None, x)[0] for x in batches(channels)]) for s in sessions)
+    return 10 * np.log10(np.mean(a**2) / np.mean((a - b) ** 2))
+
+
+def skips(model):
+    return {skip.what: skip.why for record in model.history for skip in record.skipped}
+
+
+@pytest.mark.parametrize(
+    ("target", "option"),
+    [("cpu-x86", "0"), ("arm64", "1")],
+    ids=["as x86 runs it", "as ARM runs it"],
+)
+def test_a_residual_network_runs_in_8_bits_from_input_to_output(residual, tmp_path, target, option):
+    shipped = quantized(residual, tmp_path / "q.onnx", target)
+    ops = as_run(shipped.only.path, tmp_path, **{"session.qdqisint8allowed": option})
+    assert ops.pop("QuantizeLinear") == 1  # the input; the last product gives float by itself
+    assert not set(ops) & {"DequantizeLinear", "Conv", "Add", "Mul", "Relu", "Clip", "Gemm", "MaxPool"}
+    assert ops["QLinearConv"] == 3
+    assert {"QLinearAdd", "QLinearMul", "QLinearSigmoid", "QLinearGlobalAveragePool", "QGemm"} <= set(ops)
+    assert sqnr_db(residual, shipped) > 25
+
+
+def test_the_runtime_gives_with_int8_kernels_what_the_graph_says(residual, tmp_path):
+    shipped = quantized(residual, tmp_path / "q.onnx")
+    x = batches(3, 1)[0]
+    plain, fused = (open_session(shipped.only.path, optimize=o).run(None, x)[0] for o in (False, True))
+    assert np.abs(plain - fused).max() < 0.05 * np.abs(plain).max()
+
+
+def test_convolution_weights_have_a_scale_per_output_channel_and_int32_biases(residual, tmp_path):
+    shipped = quantized(residual, tmp_path / "q.onnx")
+    values = {k: v.const_value.numpy() for k, v in g.load(shipped.only.path).graph.initializers.items()}
+    assert values["w0_quantized"].dtype == np.int8
+    assert values["w0_scale"].shape == (8,)
+    assert values["b0_quantized"].dtype == np.int32
+    np.testing.assert_allclose(values["b0_scale"], values["x_scale"] * values["w0_scale"], rtol=1e-6)
+    real = values["b0_quantized"] * values["b0_scale"]
+    np.testing.assert_allclose(real, RESIDUAL_WEIGHTS["b0"], atol=values["b0_scale"].max())
+
+
+def test_a_saturating_target_keeps_convolution_weights_in_seven_bits(residual, tmp_path):
+    shipped = quantized(residual, tmp_path / "q.onnx", "cpu-x86-avx2")
+    values = {k: v.const_value.numpy() for k, v in g.load(shipped.only.path).graph.initializers.items()}
+    assert max(np.abs(values[f"w{i}_quantized"]).max() for i in range(4)) == 64
+
+
+def test_a_float_tensor_that_a_convolution_reads_stays_float_for_others(branches, tmp_path):
+    shipped = quantized(branches, tmp_path / "q.onnx")
+    nodes = {node.name: node for node in g.load(shipped.only.path).graph}
+    assert nodes["y"].inputs[0].name == "t"
+    assert nodes["c"].inputs[0].producer().op_type == "DequantizeLinear"
+
+
+def test_a_float_graph_output_that_a_convolution_reads_stays_float(tmp_path):
+    text = BRANCHES.replace("8, 8] y)", "8, 8] y, float[batch, 4, 8, 8] t)")
+    model = build(text, tmp_path / "float.onnx", BRANCH_WEIGHTS)
+    shipped = quantized(model, tmp_path / "q.onnx")
+    outputs = {value.name: value.producer().op_type for value in g.load(shipped.only.path).graph.outputs}
+    assert outputs == {"y": "Add", "t": "Tanh"}
+
+
+def test_an_op_that_stays_float_beside_8_bit_values_says_why(tmp_path):
+    text = BRANCHES.replace("Add (t, u)", "Add (c, u)")
+    shipped = quantized(build(text, tmp_path / "float.onnx", BRANCH_WEIGHTS), tmp_path / "q.onnx")
+    assert skips(shipped)["Add y"] == "its input 'u' is float"
+
+
+def test_an_average_pool_that_the_int8_kernel_gets_wrong_stays_float(tmp_path):
+    text = RESIDUAL.replace(
+        "GlobalAveragePool", "AveragePool <kernel_shape = [9, 9], strides = [9, 9], ceil_mode = 1>"
+    )
+    model = build(text, tmp_path / "float.onnx", RESIDUAL_WEIGHTS)
+    shipped = quantized(model, tmp_path / "q.onnx")
+    assert skips(shipped)["AveragePool p"] == "the int8 kernel ignores ceil_mode and dilations"
+    assert sqnr_db(model, shipped) > 25
+
+
+def test_an_excluded_convolution_stays_float_and_is_in_the_record(residual, tmp_path):
+    shipped = quantized(residual, tmp_path / "q.onnx", exclude=("c",))
+    assert skips(shipped)["Conv c"] == "excluded by the request"
+    assert as_run(shipped.only.path, tmp_path)["QLinearConv"] == 2
+
+
+def test_values_that_keep_their_range_share_its_scale(residual):
+    plan = make_plan(
+        g.load(residual.only.path),
+        matmul_ops=("Gemm",),
+        conv_ops=("Conv", "Add", "MaxPool"),
+        embeddings=False,
+    )
+    shared = {value.name: source.name for value, source in plan.tensors.items()}
+    assert shared == {"x": "x", "a": "a", "b": "b", "c": "c", "d": "d", "e": "d"}
+    assert {value.name for value in plan.entries} == {"x"}
