@@ -203,6 +203,12 @@ class TestModel:
         assert "only a pickle checkpoint (pytorch_model.bin)" in said
         assert "--allow-pickle" in said
 
+    def test_a_pickle_checkpoint_that_is_allowed_loads(self, refused, copy_of, tiny_bert_dir):
+        _as_pickle(copy_of(tiny_bert_dir))
+        # A gate that only the loaded model can refuse shows that loading went well.
+        said = refused(*export("copy", "--allow-pickle", "--gate", "top1_agreement=1"))
+        assert "unknown gate 'top1_agreement'" in said
+
     @pytest.mark.parametrize("allowed", [False, True])
     def test_a_pickle_that_would_run_code_never_does(self, refused, place, copy_of, tiny_bert_dir, allowed):
         folder = copy_of(tiny_bert_dir)
