@@ -87,7 +87,8 @@ class Quantization(_Table):
         weight_type: Type of quantized weights.
         activation_symmetric: Put the activations' zero point in the middle.
         per_channel: One weight scale per output channel instead of one per tensor.
-        reduce_range: Weights in 7 bits (-64..64), so that saturating kernels cannot overflow.
+        reduce_range: Weights that saturating kernels cannot overflow: 7 bits (-64..64) in convolutions, in
+            matrix products only as much as their largest pair of neighbours needs.
         embeddings: How tables read by `Gather` are stored.
         matmul_ops: Op types quantized where their weight is constant, outputs left in float.
         conv_ops: Op types quantized with their outputs, in graphs that contain a convolution.

@@ -6,7 +6,6 @@ import ast
 import re
 import shlex
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -16,6 +15,7 @@ from edgekit.cli import COMMANDS, cli
 from edgekit.profile import available, load_profile
 from edgekit.recipe import recipe_from_table
 from edgekit.tasks import TASKS
+from tools.make_docs import contexts
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").rglob("*.md")])
@@ -27,20 +27,8 @@ def _read(name: str) -> str:
     return (ROOT / name).read_text(encoding="utf-8")
 
 
-def _commands(
-    command: click.Command, words: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    """Yield every command with the words that call it, `("targets", "show")`."""
-    yield words, command
-    if isinstance(command, click.Group):
-        context = click.Context(command)
-        for name in command.list_commands(context):
-            inner = command.get_command(context, name)
-            assert inner is not None
-            yield from _commands(inner, (*words, name))
-
-
-ALL = dict(_commands(cli))
+ALL = {tuple(context.command_path.split()[1:]): context.command for context in contexts(cli)}
+"""The words that call a command, `("targets", "show")` -> the command."""
 
 
 def _fences(language: str) -> list[tuple[str, str]]:
@@ -127,12 +115,10 @@ def test_the_python_example_makes_a_recipe() -> None:
     ("page", "words"), _calls(), ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else value
 )
 def test_commands_in_the_docs_parse(page, words) -> None:
-    command, context = cli, click.Context(cli)
-    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
-        found = command.get_command(context, words[0])
-        assert found is not None, f"{page}: no command {words[0]}"
-        command, words = found, words[1:]
-    command.make_context("edgekit", list(words), parent=context)
+    called = max((known for known in ALL if words[: len(known)] == list(known)), key=len)
+    parent = click.Context(cli, **cli.context_settings)
+    ALL[called].make_context("edgekit", words[len(called) :], parent=parent)
+    assert called, f"{page}: no such command"
 
 
 def test_toml_in_the_readme_is_a_target_and_a_recipe_that_are_accepted(tmp_path) -> None:

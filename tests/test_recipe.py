@@ -16,6 +16,7 @@ from edgekit.recipe import (
     Pinned,
     QuantizeOptions,
     Recipe,
+    ValidationOptions,
     overlay,
     read_table,
     recipe_from_table,
@@ -26,7 +27,10 @@ TEXT = st.text(alphabet=st.characters(exclude_categories=("Cs",)), max_size=12)
 MAYBE_TEXT = st.none() | TEXT
 COUNT = st.integers(min_value=1, max_value=2**40)
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
-DATA = st.builds(DataOptions, data=MAYBE_TEXT, column=MAYBE_TEXT, label_column=MAYBE_TEXT, samples=COUNT)
+DATA, VALIDATION = (
+    st.builds(options, data=MAYBE_TEXT, column=MAYBE_TEXT, label_column=MAYBE_TEXT, samples=COUNT)
+    for options in (DataOptions, ValidationOptions)
+)
 RECIPES = st.builds(
     Recipe,
     model=TEXT,
@@ -37,7 +41,7 @@ RECIPES = st.builds(
         ModelOptions, revision=MAYBE_TEXT, allow_pickle=st.booleans(), max_length=st.none() | COUNT
     ),
     calibration=DATA,
-    validation=DATA,
+    validation=VALIDATION,
     quantize=st.builds(
         QuantizeOptions,
         method=st.sampled_from(["static", "none"]),

@@ -46,7 +46,7 @@ _FIGURES = re.compile(r"(<!-- figures: .*? -->\n).*?(<!-- end of figures -->)", 
 def targets_page(profiles: list[TargetProfile]) -> str:
     """Return the page: one table of all targets, then each one's values with their sources."""
     overview = _table(
-        ("target", "for", "types", "per channel", "7-bit weights", "ISA", "opset / IR", "ONNX Runtime"),
+        ("target", "for", "types", "per channel", "saturation-safe", "ISA", "opset / IR", "ONNX Runtime"),
         [
             (
                 f"[`{p.name}`](#{p.name})",
@@ -80,19 +80,25 @@ def _section(profile: TargetProfile) -> str:
 
 def commands_page(root: click.Command) -> str:
     """Return the page: the help of every command, as the terminal shows it."""
-    sections = [f"## {name}\n\n```text\n{text}\n```\n" for name, text in _helps(root, "edgekit", None)]
+    sections = [
+        f"## {context.command_path}\n\n```text\n{context.get_help().rstrip()}\n```\n"
+        for context in contexts(root)
+    ]
     return "\n".join([CLI_INTRODUCTION, *sections])
 
 
-def _helps(command: click.Command, name: str, parent: click.Context | None) -> Iterator[tuple[str, str]]:
+def contexts(
+    command: click.Command, name: str = "edgekit", parent: click.Context | None = None
+) -> Iterator[click.Context]:
+    """Yield a context of every command, groups before what is in them; its help is 100 columns wide."""
     settings = {"terminal_width": 100, "max_content_width": 100, **command.context_settings}
     context = click.Context(command, parent=parent, info_name=name, **settings)
-    yield context.command_path, command.get_help(context).rstrip()
+    yield context
     if isinstance(command, click.Group):
         for inner in command.list_commands(context):
             found = command.get_command(context, inner)
             assert found is not None
-            yield from _helps(found, inner, context)
+            yield from contexts(found, inner, context)
 
 
 def with_figures(readme: str, results: Mapping[str, Any]) -> str:

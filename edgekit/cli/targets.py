@@ -59,7 +59,7 @@ def _print_list(profiles: list[TargetProfile]) -> None:
     grid = table()
     grid.add_column("target", style="bold", no_wrap=True)
     grid.add_column("for")
-    for heading in ("types", "per\nchannel", "7-bit\nweights", "ISA", "opset\n/ IR", "ONNX\nRuntime"):
+    for heading in ("types", "per\nchannel", "saturation\n-safe", "ISA", "opset\n/ IR", "ONNX\nRuntime"):
         grid.add_column(heading, no_wrap=True)
     for profile in profiles:
         rules = profile.quantization

@@ -31,7 +31,7 @@ RULES: tuple[tuple[str, str], ...] = (
     ("quantization.weight_type", "Type of quantized weights"),
     ("quantization.activation_symmetric", "Activations symmetric around zero"),
     ("quantization.per_channel", "One weight scale per output channel"),
-    ("quantization.reduce_range", "Weights in 7 bits, against overflow"),
+    ("quantization.reduce_range", "Weights that saturating kernels cannot overflow"),
     ("quantization.embeddings", "Embedding tables"),
     ("quantization.matmul_ops", "Quantized where the weight is constant"),
     ("quantization.conv_ops", "Quantized in convolutional graphs"),
