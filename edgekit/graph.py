@@ -112,6 +112,15 @@ def replace_node(graph: ir.Graph, old: ir.Node, new: list[ir.Node]) -> None:
     graph.remove(old, safe=True)
 
 
+def forget_inner_shapes(model: ir.Model) -> None:
+    """Drop the shapes of values that are neither input nor output; the runtime infers its own."""
+    for node in model.graph:
+        for value in node.outputs:
+            if not value.is_graph_output():
+                value.shape = None
+                value.type = None
+
+
 def remove_unused(model: ir.Model) -> None:
     """Drop nodes and initializers that no output needs."""
     from onnx_ir.passes.common import RemoveUnusedNodesPass

@@ -65,15 +65,15 @@ def dequantized_weight(
         axis: Axis of the channels.
         name: Prefix of the constants' names.
     """
-    inputs = [
-        g.add_constant(graph, f"{name}_quantized", codes),
-        g.add_constant(graph, f"{name}_scale", scale),
-        g.add_constant(graph, f"{name}_zero_point", np.zeros(scale.shape, codes.dtype)),
-    ]
-    node = ir.node(
-        "DequantizeLinear", inputs, {"axis": axis} if scale.ndim else {}, name=f"{name}_dequantize"
-    )
-    node.outputs[0].name = f"{name}_held"
+    held = g.add_constant(graph, f"{name}_quantized", codes)
+    inputs = [held, g.add_constant(graph, f"{name}_scale", scale)]
+    if codes.dtype != np.int32:  # a bias has no zero point: ONNX wants it absent or 0
+        zeros = np.zeros(scale.shape, codes.dtype)
+        inputs.append(g.add_constant(graph, f"{name}_zero_point", zeros))
+    attributes = {"axis": axis} if scale.ndim else {}
+    # Nodes that share a constant get codes each, so the codes' name is the one that is unique.
+    node = ir.node("DequantizeLinear", inputs, attributes, name=f"{held.name}_dequantize")
+    node.outputs[0].name = f"{held.name}_held"
     graph.insert_before(before, node)
     return node.outputs[0]
 

@@ -20,6 +20,8 @@ _ALPHAS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _SHRINKS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
 # A smoothing that must stay in the graph as a Mul costs time: it has to take away this share of the error.
 _WORTH = 0.1
+# And no Mul is spent where the error is this small without: smoothed layers of MiniLM keep about as much.
+_NEGLIGIBLE = 2e-4
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,8 @@ def solve(
         tried |= {(a, s): attempt(a, s) for a, _ in {*promising, (None, 1.0)} for s in _SHRINKS[1:]}
     best = min(tried, key=lambda key: tried[key][0])
     unsmoothed = min((key for key in tried if key[0] is None), key=lambda key: tried[key][0])
-    if not free and tried[best][0] > (1 - _WORTH) * tried[unsmoothed][0]:
+    enough = max(_NEGLIGIBLE, tried[best][0] / (1 - _WORTH))
+    if not free and tried[unsmoothed][0] < enough:
         best = unsmoothed
     error, affine = tried[best]
     alpha = best[0]

@@ -66,3 +66,49 @@ def batches() -> list[dict[str, np.ndarray]]:
     """Sequences of different lengths."""
     rng = np.random.default_rng(1)
     return [{"ids": rng.integers(0, 512, (1, int(n))).astype(np.int64)} for n in rng.integers(3, 40, 48)]
+
+
+HEADS = """
+<ir_version: 10, opset_import: ["" : 20]>
+heads (float[batch, sequence, 16] x) => (float[rows, 16] y)
+{
+   r = Reshape (x, rows_shape)
+   qkv = Gemm (r, wqkv, bqkv)
+   q, k, v = Split <axis = 1> (qkv, sizes)
+   lead = Shape <start = 0, end = 2> (x)
+   target = Concat <axis = 0> (lead, two_by_eight)
+   q4 = Reshape (q, target)
+   k4 = Reshape (k, target)
+   v4 = Reshape (v, target)
+   qt = Transpose <perm = [0, 2, 1, 3]> (q4)
+   kt = Transpose <perm = [0, 2, 3, 1]> (k4)
+   vt = Transpose <perm = [0, 2, 1, 3]> (v4)
+   s = MatMul (qt, kt)
+   p = Softmax <axis = -1> (s)
+   c = MatMul (p, vt)
+   ct = Transpose <perm = [0, 2, 1, 3]> (c)
+   cr = Reshape (ct, rows_shape)
+   y = Gemm (cr, wo, bo)
+}
+"""
+
+
+@pytest.fixture
+def heads(tmp_path) -> OnnxModel:
+    """Attention with two heads on rows and packed projections; two of the values' channels are outliers."""
+    rng = np.random.default_rng(3)
+    wqkv = (rng.normal(size=(16, 48)) / 4).astype(np.float32)
+    wqkv[:, [34, 41]] *= 30
+    wo = (rng.normal(size=(16, 16)) / 4).astype(np.float32)
+    wo[[2, 9]] *= 0.05
+    return build(
+        HEADS,
+        tmp_path / "heads.onnx",
+        rows_shape=np.array([-1, 16]),
+        sizes=np.array([16, 16, 16]),
+        two_by_eight=np.array([2, 8]),
+        wqkv=wqkv,
+        bqkv=rng.normal(size=48).astype(np.float32),
+        wo=wo,
+        bo=rng.normal(size=16).astype(np.float32),
+    )

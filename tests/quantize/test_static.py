@@ -98,7 +98,7 @@ def test_smoothing_is_folded_into_the_norm_that_only_these_products_read(block, 
     quantized = quantize(block, calibration, load_profile("cpu-x86"), QuantizeOptions(), tmp_path / "q.onnx")
     layers = [layer for record in quantized.history for layer in record.facts.get("layers", [])]
     by_name = {layer["activation"]: layer for layer in layers}
-    assert by_name["n"]["smoothing"] == "folded into LayerNormalization"
+    assert by_name["n"]["smoothing"] == "folded into the LayerNormalization"
     assert by_name["n"]["output_error"] < 0.5 * by_name["n"]["output_error_plain"]
 
 

@@ -1,0 +1,143 @@
+"""Quantize matrix products in place: weights, activations, smoothing and biases."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from edgekit import graph as g
+from edgekit.quantize.calibrate import Calibration
+from edgekit.quantize.fold import Fold, find_fold
+from edgekit.quantize.insert import dequantized_weight, int32_bias, quantize_dequantize
+from edgekit.quantize.linear import LinearRules, LinearSolution, QuantizedWeight, solve
+from edgekit.quantize.plan import LinearGroup, transposed, weight_matrix
+from edgekit.quantize.schemes import Affine, pair_sums
+from edgekit.record import Fact, Skip
+
+
+def quantize_products(
+    graph: ir.Graph,
+    groups: Sequence[LinearGroup],
+    calibration: Calibration,
+    rules: LinearRules,
+    *,
+    bias_correction: bool,
+) -> tuple[list[dict[str, Fact]], list[Skip]]:
+    """Quantize every group that can be; return what to record of each activation, and what was left alone.
+
+    Args:
+        graph: Edited in place.
+        groups: In graph order.
+        calibration: Statistics of their activations.
+        rules: What the profile and the request allow.
+        bias_correction: Put the mean error of the outputs into the biases.
+    """
+    skipped: list[Skip] = []
+    usable = [group for group in groups if _varies(group, calibration, skipped)]
+    folds = {group.activation: find_fold(group) for group in usable}
+    solved: dict[ir.Value, LinearSolution] = {}
+    # A fold into another product's weight has to come before that product is quantized.
+    for group in sorted(usable, key=lambda item: not _is_early(folds[item.activation])):
+        stats = calibration.tensors[group.activation.name or ""]
+        fold = folds[group.activation]
+        solution = solve(stats, [weight_matrix(n) for n in group.nodes], rules, free=fold is not None)
+        solved[group.activation] = solution
+        if fold is not None and solution.smoothing is not None:
+            fold.apply(graph, solution.smoothing)
+    layers: list[dict[str, Fact]] = []
+    for group in usable:
+        solution, fold = solved[group.activation], folds[group.activation]
+        layers.append(_apply(graph, group, solution, fold, skipped, bias_correction=bias_correction))
+    return layers, skipped
+
+
+def _varies(group: LinearGroup, calibration: Calibration, skipped: list[Skip]) -> bool:
+    stats = calibration.tensors[group.activation.name or ""]
+    if len(stats.rows) and np.any(stats.high - stats.low):
+        return True
+    why = "its activation is constant on the calibration data"
+    skipped += [Skip(f"{node.op_type} {node.name}", why) for node in group.nodes]
+    return False
+
+
+def _is_early(fold: Fold | None) -> bool:
+    return fold is not None and fold.early
+
+
+def _apply(
+    graph: ir.Graph,
+    group: LinearGroup,
+    solution: LinearSolution,
+    fold: Fold | None,
+    skipped: list[Skip],
+    *,
+    bias_correction: bool,
+) -> dict[str, Fact]:
+    value, name = group.activation, group.activation.name or "activation"
+    new: list[ir.Node] = []
+    placed = "none"
+    if solution.smoothing is not None and fold is not None:
+        placed = f"folded into the {fold.into}"
+    elif solution.smoothing is not None:
+        inverse = g.add_constant(graph, f"{name}_smoothing", (1 / solution.smoothing).astype(np.float32))
+        multiply = ir.node("Mul", [value, inverse], name=f"{name}_smooth")
+        multiply.outputs[0].name = f"{name}_smoothed"
+        new, value, placed = [multiply], multiply.outputs[0], "Mul"
+    pair = quantize_dequantize(graph, value, solution.affine, name)
+    graph.insert_before(group.nodes[0], [*new, *pair])
+    for node, weight in zip(group.nodes, solution.weights, strict=True):
+        node.replace_input_with(0, pair[-1].outputs[0])
+        shift = weight.mean_shift if bias_correction else np.zeros_like(weight.mean_shift)
+        _set_weight(graph, node, weight, solution.affine, shift, skipped)
+    # At most 128: exact also on CPUs whose int8 kernels add in saturating 16-bit lanes.
+    largest_pair = max(int(pair_sums(weight.codes).max()) for weight in solution.weights)
+    return {
+        "activation": name,
+        "nodes": [node.name or node.outputs[0].name or "" for node in group.nodes],
+        "alpha": solution.alpha,
+        "smoothing": placed,
+        "output_error": float(f"{solution.error:.3e}"),
+        "output_error_plain": float(f"{solution.error_plain:.3e}"),
+        "largest_pair_sum": largest_pair,
+        "saturates_without_vnni": largest_pair > 128,
+    }
+
+
+def _set_weight(
+    graph: ir.Graph,
+    node: ir.Node,
+    weight: QuantizedWeight,
+    affine: Affine,
+    shift: np.ndarray,
+    skipped: list[Skip],
+) -> None:
+    flip = transposed(node)
+    old = node.inputs[1]
+    name = (old.name if old is not None else None) or f"{node.name}_weight"
+    codes = weight.codes.T if flip else weight.codes
+    held = dequantized_weight(graph, node, codes, weight.scale, 0 if flip else 1, name)
+    node.replace_input_with(1, held)
+    if node.op_type == "Gemm" and len(node.inputs) > 2 and node.inputs[2] is not None:
+        bias = g.constant(node.inputs[2])
+        if bias is not None:
+            full = np.broadcast_to(bias.reshape(-1), shift.shape) + shift
+            int32_bias(graph, node, full, affine.scale, weight.scale, f"{node.inputs[2].name}_corrected")
+            return
+    if shift.any() and not _add_to_bias(graph, node, shift):
+        skipped.append(Skip(f"bias correction of {node.op_type} {node.name}", "no constant bias follows it"))
+
+
+def _add_to_bias(graph: ir.Graph, node: ir.Node, shift: np.ndarray) -> bool:
+    """Add to the constant of the Add that alone reads a MatMul; return whether there is one."""
+    readers = g.consumers(node.outputs[0])
+    if len(readers) != 1 or readers[0].op_type != "Add":
+        return False
+    for index, value in enumerate(readers[0].inputs):
+        bias = g.constant(value)
+        if value is not None and bias is not None and bias.shape == shift.shape:
+            corrected = (bias + shift).astype(np.float32)
+            readers[0].replace_input_with(index, g.add_constant(graph, f"{value.name}_corrected", corrected))
+            return True
+    return False

@@ -1,0 +1,96 @@
+"""Smoothing that costs nothing: into norms, and through attention into the value projection."""
+
+import numpy as np
+import pytest
+
+from edgekit import graph as g
+from edgekit.profile import load_profile
+from edgekit.quantize import calibrate, quantize
+from edgekit.quantize.fold import find_fold
+from edgekit.quantize.plan import make_plan
+from edgekit.recipe import QuantizeOptions
+from edgekit.runtime import open_session
+
+
+def groups(model):
+    loaded = g.load(model.only.path)
+    plan = make_plan(loaded, matmul_ops=("MatMul", "Gemm"), conv_ops=(), embeddings=False)
+    return loaded, {group.activation.name: group for group in plan.linear}
+
+
+@pytest.fixture
+def inputs():
+    rng = np.random.default_rng(5)
+    return [{"x": rng.normal(size=(1, int(n), 16)).astype(np.float32)} for n in rng.integers(2, 30, 40)]
+
+
+def test_the_values_of_attention_take_the_smoothing_exactly(heads, inputs, tmp_path):
+    loaded, found = groups(heads)
+    fold = find_fold(found["cr"])
+    assert fold.into == "value projection"
+    smoothing = np.random.default_rng(0).uniform(0.5, 2, 16).astype(np.float32)
+    fold.apply(loaded.graph, smoothing)
+    final = found["cr"].nodes[0]
+    weight = g.constant(final.inputs[1])
+    final.replace_input_with(1, g.add_constant(loaded.graph, "wo_scaled", weight * smoothing[:, None]))
+    g.save(loaded, tmp_path / "folded.onnx")
+    before, after = (open_session(p, optimize=False) for p in (heads.only.path, tmp_path / "folded.onnx"))
+    for batch in inputs[:5]:
+        np.testing.assert_allclose(
+            after.run(None, batch)[0], before.run(None, batch)[0], rtol=1e-4, atol=1e-5
+        )
+
+
+def test_only_the_value_s_channels_of_a_packed_projection_are_divided(heads):
+    loaded, found = groups(heads)
+    before = g.constant(found["r"].nodes[0].inputs[1])
+    find_fold(found["cr"]).apply(loaded.graph, np.full(16, 2, np.float32))
+    after = g.constant(found["r"].nodes[0].inputs[1])
+    np.testing.assert_array_equal(after[:, :32], before[:, :32])
+    np.testing.assert_array_equal(after[:, 32:], before[:, 32:] / 2)
+
+
+def test_the_quantized_graph_has_no_mul_for_it_and_is_closer(heads, inputs, tmp_path):
+    calibration = calibrate(heads, inputs)
+    errors = {}
+    for smoothing in (True, False):
+        options = QuantizeOptions(smoothing=smoothing)
+        made = quantize(heads, calibration, load_profile("cpu-x86"), options, tmp_path / f"{smoothing}.onnx")
+        assert "Mul" not in {node.op_type for node in g.load(made.only.path).graph}
+        runs = [open_session(p) for p in (heads.only.path, made.only.path)]
+        pairs = [[run.run(None, batch)[0] for run in runs] for batch in inputs]
+        errors[smoothing] = np.mean([np.mean((a - b) ** 2) for a, b in pairs])
+    assert errors[True] < 0.7 * errors[False]
+
+
+def test_a_norm_that_something_else_reads_takes_no_smoothing(block):
+    loaded, found = groups(block)
+    norm = found["n"].activation
+    assert find_fold(found["n"]).into == "LayerNormalization"
+    loaded.graph.outputs.append(norm)
+    assert find_fold(found["n"]) is None
+
+
+def test_values_that_something_else_reads_take_no_smoothing(heads):
+    loaded, found = groups(heads)
+    values = next(v for node in loaded.graph for v in node.outputs if v.name == "vt")
+    loaded.graph.outputs.append(values)
+    assert find_fold(found["cr"]) is None
+
+
+def test_nodes_that_share_a_bias_get_names_of_their_own(block, batches, tmp_path):
+    """torch merges equal constants, e.g. biases that are all zero."""
+    loaded = g.load(block.only.path)
+    shared = loaded.graph.initializers["bq"]
+    for node in g.nodes(loaded.graph, "Add"):
+        for index, value in enumerate(node.inputs):
+            if value is not None and value.name in ("bk", "bv"):
+                node.replace_input_with(index, shared)
+    g.save(loaded, block.only.path)
+    from edgekit.optimize import optimize
+
+    optimized = optimize(block, tmp_path / "optimized.onnx")
+    calibration = calibrate(optimized, batches)
+    made = quantize(optimized, calibration, load_profile("cpu-x86"), QuantizeOptions(), tmp_path / "q.onnx")
+    names = [node.name for node in g.load(made.only.path).graph]
+    assert len(names) == len(set(names))
