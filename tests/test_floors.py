@@ -40,7 +40,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("optimize", "quantize"),
     ("runners", "validate"),
     ("package", "report"),
-    ("preflight", "revalidate"),
+    ("preflight", "revalidate", "mixed"),
     ("search", "pipeline"),
     ("cli",),
     ("__main__",),
