@@ -66,7 +66,7 @@ class QuantizeOptions(_Table):
     method: Literal["static", "none"] = "static"
     smoothing: bool = True
     bias_correction: bool = True
-    range_method: Literal["mse", "minmax", "percentile"] = "mse"
+    range_method: Literal["mse", "minmax", "percentile", "entropy"] = "mse"
     percentile: Annotated[float, Field(gt=50, le=100)] = 99.99
     exclude: tuple[str, ...] = ()
 

@@ -51,7 +51,7 @@ def _gates(context: click.Context, parameter: click.Parameter, values: tuple[str
 @click.option(
     "--range",
     "range_method",
-    type=click.Choice(["mse", "minmax", "percentile"]),
+    type=click.Choice(["mse", "minmax", "percentile", "entropy"]),
     help="Activation ranges.  [default: mse]",
 )
 @click.option("--percentile", type=float, help="For --range percentile, in percent.  [default: 99.99]")

@@ -1,26 +1,34 @@
 """Run the float graph on the user's data and remember each tensor's statistics.
 
-One pass serves every target: what is observed does not depend on a profile. Memory does not grow with the
-number of samples, and samples may have any lengths, because each batch is folded into the statistics and
-forgotten.
+One calibration serves every target: what is observed does not depend on a profile. Memory does not grow
+with the number of samples, and samples may have any lengths, because each batch is folded into the
+statistics and forgotten.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 
 from edgekit import graph as g
-from edgekit.errors import DataError
+from edgekit.errors import DataError, ModelError
 from edgekit.model import OnnxModel
 from edgekit.profile import Quantization
-from edgekit.quantize.observers import TensorStats
+from edgekit.quantize.observe import Batch, groups_within, memory_need, observe
+from edgekit.quantize.observers import ROWS_KEPT, TensorStats
 from edgekit.quantize.plan import make_plan
+from edgekit.quantize.statistics import DataSeen, Statistics, graph_sha256, load, save, seen_in
 from edgekit.record import Clock, StepRecord
-from edgekit.runtime import open_session, usable_cores
+
+CHECKPOINT_BATCHES = 64
+"""Batches between two checkpoints: what a kill can cost, a few seconds of a small transformer."""
+
+_INT8_OPS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger")
 
 
 @dataclass(frozen=True)
@@ -31,53 +39,94 @@ class Calibration:
         tensors: Tensor name -> statistics.
         samples: Samples that were run.
         record: What was done.
+        seen: The data: how much, its digest, what each input held.
     """
 
     tensors: Mapping[str, TensorStats]
     samples: int
     record: StepRecord
+    seen: DataSeen = field(default_factory=DataSeen)
 
 
-def calibrate(model: OnnxModel, batches: Iterable[Mapping[str, np.ndarray]]) -> Calibration:
+def calibrate(
+    model: OnnxModel,
+    batches: Iterable[Batch],
+    *,
+    statistics: Path | None = None,
+    checkpoint_batches: int = CHECKPOINT_BATCHES,
+    max_memory_mb: float | None = None,
+) -> Calibration:
     """Observe every tensor that any target could quantize.
 
     Args:
         model: The float graph.
-        batches: Inputs, one batch after the other; each is run once and dropped. Batches of one sample
-            keep padding out of the statistics.
+        batches: Inputs, one batch after the other; each is run and dropped. Batches of one sample keep
+            padding out of the statistics. Several passes need an iterable that can begin anew.
+        statistics: Keep the statistics in this file, with a checkpoint on the way. Where it is there
+            already and is of this graph and this data, calibration goes on from it, or is done.
+        checkpoint_batches: Batches between two checkpoints.
+        max_memory_mb: Most memory to add, in 10**6 bytes; tensors that do not fit together are observed in
+            several passes, with the same result. Needs `statistics`, where finished tensors wait.
 
     Raises:
-        DataError: There is no batch, or a tensor is NaN or infinite on the data.
+        DataError: There is no batch, a tensor is NaN or infinite on the data or never has a value, or the
+            file in `statistics` is of another graph or other data.
+        ModelError: The graph is quantized already.
+        RecipeError: `max_memory_mb` is too small; the error says the least.
     """
     clock = Clock()
     loaded = g.load(model.only.path)
-    wanted = observed_tensors(loaded)
-    by_name = {value.name: value for node in loaded.graph for value in node.outputs}
-    inputs = {value.name for value in loaded.graph.inputs}
-    fetched = [name for name in wanted if name not in inputs]
-    for name in fetched:
-        if not by_name[name].is_graph_output():
-            loaded.graph.outputs.append(by_name[name])
-    session = open_session(_bytes(loaded), threads=usable_cores()) if fetched else None
-    stats = {name: TensorStats(axis) for name, axis in wanted.items()}
-    samples = 0
-    for batch in batches:
-        size = len(next(iter(batch.values())))
-        found = session.run(fetched, dict(batch)) if session is not None else []
-        tensors = dict(zip(fetched, found, strict=True)) | {n: batch[n] for n in wanted if n in inputs}
-        for name, value in tensors.items():
-            stats[name].update(np.asarray(value, np.float32))
-        samples += size
-    _refuse_unusable(stats, samples)
-    record = clock.record(
-        "quantize",
-        "calibrate",
-        f"ran {samples} samples through the float graph and observed {len(stats)} tensors",
-        samples=samples,
-        tensors=len(stats),
-        rows_kept_per_tensor=max((len(tensor.rows) for tensor in stats.values()), default=0),
+    _refuse_quantized(loaded, model.only.path)
+    axes = observed_tensors(loaded)
+    del loaded
+    state = Statistics(graph_sha256(model), DataSeen(), False, {n: TensorStats(a) for n, a in axes.items()})
+    if statistics is not None and statistics.exists():
+        state = _continued(state, statistics, batches)
+    resumed = state.seen.batches
+    passes = 0
+    if not state.complete:
+        groups = _groups(model, axes, state, batches, max_memory_mb)
+        if len(groups) > 1 and statistics is None:
+            raise DataError("a memory budget needs a statistics file, where finished tensors wait")
+        for group in groups:
+            state = _one_pass(model, group, state, batches, statistics, checkpoint_batches)
+            passes += 1
+        seen = state.seen if axes else _seen(batches)
+        _refuse_no_data(seen)
+        state = Statistics(state.graph_sha256, seen, True, state.tensors)
+        if statistics is not None:
+            save(state, statistics)
+            state = load(statistics)
+    did = f"ran {state.seen.samples} samples through the float graph and observed {len(axes)} tensors"
+    if not passes:
+        did = f"took the statistics of {len(axes)} tensors over {state.seen.samples} samples from a file"
+    return _calibration(state, clock, did, passes=passes, resumed_from_batch=resumed if passes else 0)
+
+
+def reuse(model: OnnxModel, batches: Iterable[Batch], statistics: Path) -> Calibration:
+    """Return the calibration in a file, without running the model.
+
+    Args:
+        model: The float graph that it has to be of.
+        batches: The inputs that it has to be of, in any order.
+        statistics: The file.
+
+    Raises:
+        DataError: The file is missing, damaged, a checkpoint, or of another graph or other data.
+    """
+    clock = Clock()
+    stored = load(statistics)
+    _refuse_other_graph(stored, graph_sha256(model), statistics)
+    if not stored.complete:
+        raise DataError(
+            f"{statistics} is the checkpoint of a calibration that did not end",
+            "Let it go on with --save-statistics and the same file.",
+        )
+    _refuse_other_data(stored, _seen(batches), statistics)
+    did = (
+        f"took the statistics of {len(stored.tensors)} tensors over {stored.seen.samples} samples from a file"
     )
-    return Calibration(stats, samples, record)
+    return _calibration(stored, clock, did, passes=0, resumed_from_batch=0)
 
 
 def observed_tensors(model: ir.Model) -> dict[str, int]:
@@ -88,17 +137,174 @@ def observed_tensors(model: ir.Model) -> dict[str, int]:
     return no_region.observed() | plan.observed()
 
 
-def _refuse_unusable(stats: Mapping[str, TensorStats], samples: int) -> None:
-    if samples == 0:
-        raise DataError("there is no calibration data", "Give real samples with --calibration.")
-    broken = [name for name, tensor in stats.items() if not tensor.finite]
-    if broken:
-        raise DataError(
-            f"tensor '{broken[0]}' is NaN or infinite on the calibration data"
-            + (f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""),
-            "Check the weights and the data: the float model itself is not finite there.",
+def _one_pass(
+    model: OnnxModel,
+    group: Sequence[str],
+    state: Statistics,
+    batches: Iterable[Batch],
+    file: Path | None,
+    checkpoint_batches: int,
+) -> Statistics:
+    """Return the statistics after a group of tensors, which have seen equally much, has seen all batches."""
+    tensors = {name: state.tensors[name] for name in group}
+    done = next(iter(tensors.values())).batches
+    seen = state.seen
+
+    def merged() -> Statistics:
+        every = _Overlaid(state.tensors, tensors)
+        return Statistics(state.graph_sha256, seen, False, every)
+
+    for batch, values in observe(model.only.path, group, islice(batches, done, None)):
+        here = seen_in(batch)
+        for name, value in values.items():
+            tensors[name].update(np.asarray(value, np.float32), here.digest)
+        done += 1
+        if done > seen.batches:
+            seen = seen.merge(here)
+        if file is not None and done % checkpoint_batches == 0:
+            save(merged(), file)
+    _refuse_no_data(seen)
+    _refuse_unusable(tensors)
+    for stats in tensors.values():
+        stats.sample.sort()
+    if file is None:
+        return merged()
+    save(merged(), file)
+    return load(file)
+
+
+@dataclass(frozen=True)
+class _Overlaid(Mapping[str, TensorStats]):
+    """Tensors of which some are in memory and the others stay where they were."""
+
+    under: Mapping[str, TensorStats]
+    over: Mapping[str, TensorStats]
+
+    def __getitem__(self, name: str) -> TensorStats:
+        return self.over[name] if name in self.over else self.under[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.under)
+
+    def __len__(self) -> int:
+        return len(self.under)
+
+
+def _groups(
+    model: OnnxModel,
+    axes: Mapping[str, int],
+    state: Statistics,
+    batches: Iterable[Batch],
+    max_memory_mb: float | None,
+) -> list[tuple[str, ...]]:
+    """Return the passes that are left: tensors that have seen equally much, as many as fit."""
+    total = None
+    by_progress: dict[int, list[str]] = {}
+    for name in axes:
+        by_progress.setdefault(state.tensors[name].batches, []).append(name)
+    if state.seen.batches or max_memory_mb is not None:
+        _refuse_one_shot(batches)
+        total = sum(1 for _ in batches)
+    left = [names for done, names in sorted(by_progress.items(), reverse=True) if done != total]
+    if max_memory_mb is None:
+        return [tuple(names) for names in left]
+    largest = max(batches, key=lambda batch: sum(v.nbytes for v in batch.values()), default=None)
+    if largest is None:
+        return [tuple(names) for names in left]
+    need = memory_need(model, axes, largest)
+    return [group for names in left for group in groups_within(need, names, max_memory_mb)]
+
+
+def _continued(fresh: Statistics, file: Path, batches: Iterable[Batch]) -> Statistics:
+    """Return what a file holds, after checking that it is of this graph and of the first of these batches."""
+    _refuse_one_shot(batches)
+    stored = load(file)
+    _refuse_other_graph(stored, fresh.graph_sha256, file)
+    if set(stored.tensors) != set(fresh.tensors):
+        raise DataError(f"{file} holds other tensors of this graph", "Remove it, or name another file.")
+    limit = None if stored.complete else stored.seen.batches
+    _refuse_other_data(stored, _seen(islice(batches, limit)), file)
+    return stored
+
+
+def _seen(batches: Iterable[Batch]) -> DataSeen:
+    seen = DataSeen()
+    for batch in batches:
+        seen = seen.merge(seen_in(batch))
+    return seen
+
+
+def _calibration(
+    state: Statistics, clock: Clock, did: str, *, passes: int, resumed_from_batch: int
+) -> Calibration:
+    kept = (min(t.count, ROWS_KEPT) for t in state.tensors.values() if t.axis == -1)
+    record = clock.record(
+        "quantize",
+        "calibrate",
+        did,
+        samples=state.seen.samples,
+        tensors=len(state.tensors),
+        rows_kept_per_tensor=max(kept, default=0),
+        passes=passes,
+        resumed_from_batch=resumed_from_batch,
+    )
+    return Calibration(state.tensors, state.seen.samples, record, state.seen)
+
+
+def _refuse_quantized(model: ir.Model, path: Path) -> None:
+    found = next(g.nodes(model.graph, *_INT8_OPS), None)
+    found = found or next((n for n in model.graph if n.op_type.startswith("QLinear")), None)
+    if found is not None:
+        raise ModelError(
+            f"{path} is quantized already: it has the {found.op_type} node '{found.name}'",
+            "Give the float graph that it was made from.",
         )
 
 
-def _bytes(model: ir.Model) -> bytes:
-    return ir.serde.serialize_model(model).SerializeToString()
+def _refuse_one_shot(batches: Iterable[Batch]) -> None:
+    if iter(batches) is batches:
+        raise DataError(
+            "a statistics file or a memory budget needs batches that can be read more than once",
+            "Give a sequence of batches, not an iterator.",
+        )
+
+
+def _refuse_other_graph(stored: Statistics, sha256: str, file: Path) -> None:
+    if stored.graph_sha256 != sha256:
+        raise DataError(
+            f"{file} was made with another float graph ({stored.graph_sha256[:12]}, not {sha256[:12]})",
+            "Another model, opset or version of edgekit makes another graph: calibrate anew into a new file.",
+        )
+
+
+def _refuse_other_data(stored: Statistics, seen: DataSeen, file: Path) -> None:
+    if stored.seen.digest != seen.digest or stored.seen.samples != seen.samples:
+        raise DataError(
+            f"{file} was made with other calibration data ({stored.seen.samples} samples of it,"
+            f" {seen.samples} here)",
+            "Give the data, --samples and --seed that made it, or calibrate anew into a new file.",
+        )
+
+
+def _refuse_no_data(seen: DataSeen) -> None:
+    if seen.samples == 0:
+        raise DataError("there is no calibration data", "Give real samples with --calibration.")
+
+
+def _refuse_unusable(tensors: Mapping[str, TensorStats]) -> None:
+    broken = [name for name, tensor in tensors.items() if not tensor.finite]
+    if broken:
+        raise DataError(
+            f"tensor '{broken[0]}' is NaN or infinite on the calibration data{_more(broken)}",
+            "Check the weights and the data: the float model itself is not finite there.",
+        )
+    empty = [name for name, tensor in tensors.items() if not tensor.count]
+    if empty:
+        raise DataError(
+            f"tensor '{empty[0]}' never has a value on the calibration data{_more(empty)}",
+            "Give samples that reach it, or leave its layer in float with --exclude.",
+        )
+
+
+def _more(names: Sequence[str]) -> str:
+    return f" (and {len(names) - 1} more)" if len(names) > 1 else ""

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgekit.quantize.observers import TensorStats
+from edgekit.quantize.observers import RunningHistogram, TensorStats
+from edgekit.quantize.ranges import choose_range
 from edgekit.quantize.schemes import ActivationScheme, Affine, quantize_product_weight
 
 # Share of the outlier that moves from activations into weights; 0.5 is the paper's default, transformers
@@ -143,6 +144,11 @@ def _affine(stats: TensorStats, smoothing: np.ndarray, shrink: float, rules: Lin
     if rules.range_method == "percentile":
         tail = 100 - rules.percentile
         low, high = np.percentile(stats.rows / smoothing, [tail, 100 - tail])
+    elif rules.range_method == "entropy":
+        smoothed, histogram = stats.rows / smoothing, RunningHistogram()
+        histogram.update(smoothed)
+        bounds = float(smoothed.min()), float(smoothed.max())
+        return choose_range(histogram, bounds, rules.scheme, "entropy")
     else:
         low, high = (stats.low / smoothing).min(), (stats.high / smoothing).max()
     return rules.scheme.affine(float(low) * shrink, float(high) * shrink)

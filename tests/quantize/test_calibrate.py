@@ -1,14 +1,22 @@
 """Calibration streams the user's data through the float graph."""
 
+import pickle
+import signal
+import subprocess
+import sys
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from edgekit import graph as g
-from edgekit.errors import DataError
-from edgekit.quantize import calibrate
+from edgekit.errors import DataError, ModelError
+from edgekit.quantize.calibrate import calibrate, reuse
+from edgekit.quantize.statistics import load
 from edgekit.runtime import open_session
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_it_observes_the_inputs_of_constant_weight_products_only(block, batches):
@@ -63,5 +71,84 @@ def test_memory_does_not_grow_with_the_number_of_samples(block, batches):
         tracemalloc.stop()
         return highest
 
-    # One kept row per sample alone would add 3840 * 16 * 4 bytes per tensor; batches differ by less.
-    assert peak(4096) - peak(256) < 150_000
+    # One row per sample alone would add 1280 * 16 * 4 bytes for each of two tensors; a histogram has 65 528.
+    assert peak(1536) - peak(256) < 100_000
+
+
+def test_a_quantized_graph_is_refused(block, batches, tmp_path):
+    from edgekit.profile import load_profile
+    from edgekit.quantize import quantize
+    from edgekit.recipe import QuantizeOptions
+
+    made = quantize(
+        block, calibrate(block, batches), load_profile("cpu-x86"), QuantizeOptions(), tmp_path / "q.onnx"
+    )
+    with pytest.raises(ModelError, match="quantized already"):
+        calibrate(made, batches)
+
+
+def test_a_tensor_that_never_has_a_value_is_named(block):
+    with pytest.raises(DataError, match="never has a value"):
+        calibrate(block, [{"ids": np.zeros((1, 0), np.int64)}])
+
+
+def test_what_the_inputs_held_is_remembered(block, batches):
+    span = calibrate(block, batches).seen.inputs["ids"]
+    assert span.varies
+    assert (span.low, span.high) == (
+        min(b["ids"].min() for b in batches),
+        max(b["ids"].max() for b in batches),
+    )
+    assert not calibrate(block, batches[:1] * 5).seen.inputs["ids"].varies
+
+
+KILLED = """
+import os, pickle, signal, sys
+from pathlib import Path
+from edgekit import graph as g
+from edgekit.model import Graph, OnnxModel
+from edgekit.quantize.calibrate import calibrate
+
+class Deadly(list):
+    def __iter__(self):
+        for index, batch in enumerate(list.__iter__(self)):
+            if index == int(sys.argv[3]):
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield batch
+
+path = Path(sys.argv[1])
+model = OnnxModel((Graph("model", path, g.signature(g.load(path))),), 20, 10)
+batches = Deadly(pickle.loads(Path(sys.argv[2]).read_bytes()))
+calibrate(model, batches, statistics=Path(sys.argv[4]), checkpoint_batches=8)
+"""
+
+
+def test_after_a_kill_it_goes_on_from_the_checkpoint_to_the_same_bytes(block, batches, tmp_path):
+    (tmp_path / "batches").write_bytes(pickle.dumps(batches))
+    command = [sys.executable, "-c", KILLED, block.only.path, tmp_path / "batches", "29", tmp_path / "s.npz"]
+    ended = subprocess.run(command, cwd=ROOT, check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert not load(tmp_path / "s.npz").complete
+    with pytest.raises(DataError, match="did not end"):
+        reuse(block, batches, tmp_path / "s.npz")
+    resumed = calibrate(block, batches, statistics=tmp_path / "s.npz")
+    assert resumed.record.facts["resumed_from_batch"] == 24
+    calibrate(block, batches, statistics=tmp_path / "straight.npz")
+    assert (tmp_path / "s.npz").read_bytes() == (tmp_path / "straight.npz").read_bytes()
+
+
+def test_a_checkpoint_of_other_data_is_not_continued(block, batches, tmp_path):
+    def stops_after(count):
+        class Stopping(list):
+            def __iter__(self):
+                for index, batch in enumerate(list.__iter__(self)):
+                    if index == count:
+                        raise KeyboardInterrupt
+                    yield batch
+
+        return Stopping(batches)
+
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(block, stops_after(20), statistics=tmp_path / "s.npz", checkpoint_batches=8)
+    with pytest.raises(DataError, match="other calibration data"):
+        calibrate(block, batches[1:], statistics=tmp_path / "s.npz")
