@@ -8,7 +8,7 @@ STAMP := .venv/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS)
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
-.PHONY: help setup demo test test-all check docs bench clean
+.PHONY: help setup demo test test-all check docs bench bench-envs bench-all clean
 
 help:
 	@echo "make setup     install everything into .venv, by constraints.txt"
@@ -18,6 +18,8 @@ help:
 	@echo "make check     formatting, lint, types, and whether the generated docs are fresh"
 	@echo "make docs      write the generated docs again"
 	@echo "make bench     measure the README's figures again"
+	@echo "make bench-envs  install edgekit's competitors, each into an environment under build/"
+	@echo "make bench-all   measure edgekit beside them, for docs/benchmarks.md"
 	@echo "make clean     remove .venv, build and caches"
 
 setup: $(STAMP)
@@ -57,6 +59,12 @@ docs: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.minilm_cpu
+
+bench-envs: $(STAMP)
+	@PYTHON=$(BIN)/python bash benchmarks/environments.sh
+
+bench-all: bench-envs
+	$(BIN)/python -m benchmarks.harness
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

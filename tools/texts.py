@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _PARAGRAPH = re.compile(r"\n\s*\n")
-_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
+SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 _MARKUP = re.compile(r"[`*]+|:(?:\w+:)?(?=`)|^[-•]\s+")
 _PROSE = re.compile(r"[A-Z\"'(].*[.!?]\"?")
 _NOT_PROSE = (">>>", "::", "...", "|", "==", "->", "\\", "{", "@")
@@ -33,9 +33,9 @@ def standard_library_texts(limit: int = 1500) -> list[str]:
     """
     pieces = dict.fromkeys(
         piece
-        for index, paragraph in enumerate(_paragraphs())
-        for piece in ([paragraph] if index % 2 else _SENTENCE.split(paragraph))
-        if _is_prose(piece)
+        for index, paragraph in enumerate(paragraphs())
+        for piece in ([paragraph] if index % 2 else SENTENCE.split(paragraph))
+        if is_prose(piece)
     )
     texts = list(pieces)
     if len(texts) <= limit:
@@ -43,7 +43,8 @@ def standard_library_texts(limit: int = 1500) -> list[str]:
     return [texts[index * len(texts) // limit] for index in range(limit)]
 
 
-def _paragraphs() -> Iterator[str]:
+def paragraphs() -> Iterator[str]:
+    """Yield the paragraphs of the language reference, then of the modules' docstrings, without markup."""
     for _, topic in sorted(pydoc_data.topics.topics.items()):
         yield from map(_cleaned, _PARAGRAPH.split(topic))
     for path in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")):
@@ -63,7 +64,8 @@ def _cleaned(paragraph: str) -> str:
     return " ".join(_MARKUP.sub("", paragraph.strip()).split())
 
 
-def _is_prose(text: str) -> bool:
+def is_prose(text: str) -> bool:
+    """Return whether a text reads as sentences, and not as code, a heading or a list."""
     words = text.split()
     if not FEWEST_WORDS <= len(words) <= MOST_WORDS or not _PROSE.fullmatch(text):
         return False
