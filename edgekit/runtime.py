@@ -25,6 +25,14 @@ def import_onnxruntime() -> Any:
     return onnxruntime
 
 
+def import_quantization() -> Any:
+    """Return onnxruntime's quantization package, telemetry off."""
+    import_onnxruntime()
+    from onnxruntime import quantization
+
+    return quantization
+
+
 def usable_cores() -> int:
     """Return how many logical CPUs this process may use, for runs that are not timed."""
     if hasattr(os, "sched_getaffinity"):

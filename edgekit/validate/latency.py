@@ -49,16 +49,31 @@ def measure_latency(
     Raises:
         ModelError: The runtime fails at one of the shapes.
     """
-    sequence = _has_sequence(quantized_session)
+    inputs = inputs_at_points(golden, points, sequence=has_sequence(quantized_session), max_length=max_length)
+    return tuple(
+        _time_point(float_session, quantized_session, values, label, runs, threads)
+        for label, values in inputs.items()
+    )
+
+
+def inputs_at_points(
+    golden: Golden, points: Sequence[tuple[int, int]], *, sequence: bool, max_length: int | None
+) -> dict[str, dict[str, np.ndarray]]:
+    """Return real inputs at each point, under the point's readable name, e.g. `1x128`.
+
+    Args:
+        golden: Where the values come from.
+        points: (batch, length); the length is ignored where inputs have no sequence axis.
+        sequence: Whether they have one.
+        max_length: Longest sequence that the model takes; longer points are cut to it. None takes the
+            longest that was recorded.
+    """
     limit = (max_length or _longest_recorded(golden)) if sequence else 0
     shapes = dict.fromkeys((batch, min(length, limit)) for batch, length in points)
-    return tuple(
-        _time_point(
-            float_session, quantized_session, inputs_of_shape(golden, batch, length), label, runs, threads
-        )
+    return {
+        f"{batch}x{length}" if sequence else f"{batch}": inputs_of_shape(golden, batch, length)
         for batch, length in shapes
-        for label in [f"{batch}x{length}" if sequence else f"{batch}"]
-    )
+    }
 
 
 def inputs_of_shape(golden: Golden, batch: int, length: int) -> dict[str, np.ndarray]:
@@ -154,5 +169,6 @@ def _longest_recorded(golden: Golden) -> int:
     return max(v.shape[1] for batch in golden.batches for v in batch.inputs.values() if v.ndim > 1)
 
 
-def _has_sequence(session: Any) -> bool:
+def has_sequence(session: Any) -> bool:
+    """Return whether a session's inputs have a free sequence axis."""
     return any(len(value.shape) > 1 and value.shape[1] == "sequence" for value in session.get_inputs())
