@@ -37,7 +37,8 @@ CLI_INTRODUCTION = """# Commands
 
 <!-- Written by tools/make_docs.py from the commands' own help; do not edit. -->
 
-Exit codes: 0 good, 1 a gate failed, 2 usage or bad input, 3 environment, 130 interrupted.
+Exit codes: 0 good, 1 a gate failed, 2 usage or bad input, 3 environment, 130 interrupted; 70 is a defect of
+edgekit.
 """
 
 _FIGURES = re.compile(r"(<!-- figures: .*? -->\n).*?(<!-- end of figures -->)", re.DOTALL)
