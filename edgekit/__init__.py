@@ -4,6 +4,7 @@ The public verbs; each is imported when it is first used, so that `import edgeki
 
     export(recipe, output)        a model all the way to packages       -> ExportResult
     revalidate(package)           a package's gates once more           -> Verdict
+    explain(package)              where its time goes, and why          -> Explanation
     open_package(path)            a package whose files are intact      -> Package
     load_profile(target)          a target's rules                      -> TargetProfile
 
@@ -23,6 +24,8 @@ _PUBLIC = {
     "export": "edgekit.pipeline",
     "ExportResult": "edgekit.pipeline",
     "revalidate": "edgekit.revalidate",
+    "explain": "edgekit.explaining",
+    "Explanation": "edgekit.validate.explanation",
     "open_package": "edgekit.package",
     "write_package": "edgekit.package",
     "Package": "edgekit.package",

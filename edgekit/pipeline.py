@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgekit.errors import GateError, RecipeError
+from edgekit.explaining import explain_timed
 from edgekit.machine import read_machine, versions
 from edgekit.model import ModelRef, OnnxModel, TorchModel
 from edgekit.optimize import optimize
@@ -40,6 +41,7 @@ from edgekit.store import dump_json, sha256_file, workspace, write_text, writing
 from edgekit.tasks.batches import golden_batches
 from edgekit.to_onnx import export_model, record_golden
 from edgekit.validate import check_float, validate
+from edgekit.validate.explanation import Explanation
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,7 @@ def export(recipe: Recipe, output: Path, *, force: bool = False, progress: Progr
         resolved = _pin(recipe, torch_model, data)
         floats: dict[tuple[int, int], FloatGraph] = {}
         made: list[tuple[TargetProfile, OnnxModel, FloatGraph, Verdict]] = []
+        explanations: list[Explanation | None] = []
         for profile in profiles:
             versions_wanted = (profile.onnx.opset, profile.onnx.ir_version)
             if versions_wanted not in floats:
@@ -121,10 +124,11 @@ def export(recipe: Recipe, output: Path, *, force: bool = False, progress: Progr
                 max_length=max_length,
             )
             made.append((profile, model, start, verdict))
+            explanations.append(explain_timed(model, start.golden, profile, verdict, max_length))
         refuse_unmeasured_gates(recipe, [verdict for *_, verdict in made])
         reports = [
-            make_report(torch_model, model, profile, verdict, data, resolved, model.history)
-            for profile, model, _, verdict in made
+            make_report(torch_model, model, profile, verdict, data, resolved, model.history, explanation)
+            for (profile, model, _, verdict), explanation in zip(made, explanations, strict=True)
         ]
         _stop_on_failure(reports, output)
         progress("package", f"writing {output}", None)
@@ -135,7 +139,7 @@ def export(recipe: Recipe, output: Path, *, force: bool = False, progress: Progr
                 contents = _contents(torch_model, resolved, recipe.targets[index])
                 package, records = write_package(target, model, start.golden, profile, verdict, contents)
                 history = (*model.history, *records)
-                reports[index] = make_report(torch_model, model, profile, verdict, data, resolved, history)
+                reports[index] = replace(reports[index], history=history)
                 seal(package, reports[index].to_json())
             if recipe.keep_float:
                 for start in floats.values():
@@ -198,6 +202,7 @@ def make_report(
     data: UserData,
     recipe: Recipe,
     history: tuple[StepRecord, ...],
+    explanation: Explanation | None = None,
 ) -> TargetReport:
     """Return the report of one target."""
     return TargetReport(
@@ -212,6 +217,7 @@ def make_report(
         history=history,
         command=f"edgekit export --recipe {profile.name}/recipe.toml -o OUTPUT",
         data={purpose: audit.to_json() for purpose, audit in data.audits.items()},
+        explanation=explanation,
     )
 
 

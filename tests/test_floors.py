@@ -40,7 +40,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("optimize", "quantize"),
     ("runners", "validate"),
     ("package", "report"),
-    ("preflight", "revalidate", "mixed"),
+    ("preflight", "revalidate", "explaining", "mixed"),
     ("search", "pipeline"),
     ("cli",),
     ("__main__",),

@@ -15,6 +15,7 @@ from edgekit import __version__
 COMMANDS = {
     "export": "Take a model to validated, packaged int8 artifacts, one per target.",
     "validate": "Run a package's gates again, from the package alone.",
+    "explain": "Show where a package's time goes, and why some of it is float.",
     "inspect": "Show what is in an ONNX file or a package.",
     "targets": "List the target profiles, or show one with its sources.",
     "doctor": "Show versions, CPU features, runtime limits and what is missing.",

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgekit import __version__
 from edgekit.errors import PackageError
@@ -15,6 +15,9 @@ from edgekit.machine import Machine
 from edgekit.model import Signature
 from edgekit.profile import TargetProfile
 from edgekit.record import StepRecord, Verdict
+
+if TYPE_CHECKING:
+    from edgekit.validate.explanation import Explanation
 
 SCHEMA_VERSION = 1
 
@@ -42,6 +45,7 @@ _SHAPE: dict[str, Any] = {
     },
     "history": [],
     "data": None,
+    "explanation": None,
     "command": "",
 }
 
@@ -64,6 +68,7 @@ class TargetReport:
         history: Every step since the model was loaded.
         command: The command line that makes this again.
         data: The audit of calibration and validation data, as JSON values; None where there was none.
+        explanation: Where the time of the shipped graph goes; None where nothing was timed.
     """
 
     model_name: str
@@ -77,6 +82,7 @@ class TargetReport:
     history: tuple[StepRecord, ...]
     command: str
     data: Mapping[str, Any] | None = None
+    explanation: Explanation | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as strict JSON values; NaN and infinities become strings such as `Infinity`."""
@@ -92,6 +98,7 @@ class TargetReport:
                 "verdict": self.verdict.to_json(),
                 "history": [record.to_json() for record in self.history],
                 "data": self.data,
+                "explanation": self.explanation.to_json(every_node=False) if self.explanation else None,
                 "command": self.command,
             }
         )

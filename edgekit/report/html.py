@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.errors import InputError
-from edgekit.report import svg, wording
+from edgekit.report import explained, svg, wording
 from edgekit.report.document import Document, completed
 
 RULES: tuple[tuple[str, str], ...] = (
@@ -85,6 +85,7 @@ def render_html(documents: Sequence[Document]) -> str:
         ms=wording.say_ms,
         seconds=wording.say_seconds,
         times=wording.say_times,
+        share=explained.percent,
         fact=say_fact,
         words=lambda key: str(key).replace("_", " "),
     )
@@ -165,6 +166,7 @@ def _section(report: Document, markup: Any) -> dict[str, Any]:
         "no_speed": wording.no_speed(report),
         "latency": verdict["latency"],
         "latency_note": verdict["latency_note"],
+        "explained": explained.view(report["explanation"], markup) if report["explanation"] else None,
         "checks": checks,
         "charts": [(caption, markup(chart)) for caption, chart in charts(report)],
         "rules": _rules(report["profile"]),
