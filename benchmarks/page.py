@@ -36,7 +36,9 @@ SPEED = """## Speed-up over fp32
 Over ONNX Runtime {onnxruntime} on the plain fp32 export: median of the paired ratios, 95 % bootstrap
 interval in brackets, batch x tokens. All ONNX files run in one process, in turns, in a new order each turn;
 OpenVINO's run so in a process of theirs, in turns with the same fp32 file in ONNX Runtime. Threads do not
-spin between runs. The machine was not idle: its load average before each point is in the last line.
+spin between runs. The machine was not idle (its load average before each point is in the last line), so of
+one thread the CPU time is compared, which leaves out the waiting for a core; of two threads the wall time,
+which others disturb.
 """
 
 COST = """## What quantizing costs
@@ -122,7 +124,7 @@ def _roofline(results: Row, made: list[Row]) -> str:
         f" second. At these, 1x128 takes {bound['int8']:.1f} ms with int8 weights,"
         f" {bound['float']:.1f} ms in float.\n"
     )
-    head = ("1x128, one thread", "median", "over the roofline of int8", "of float")
+    head = ("1x128, one thread", "CPU time, median", "over the roofline of int8", "of float")
     cells = []
     for row in made:
         figures = point["figures"].get(row["name"])
@@ -142,7 +144,7 @@ def _notes(rows: Iterable[Row]) -> Iterable[str]:
         said = [f"no figures: {row['failed']}"] if "failed" in row else []
         said += [row["note"]] if row.get("note") else []
         if row.get("pooling_outside"):
-            said.append("its file ends in token vectors; averaging them is not in its times")
+            said.append("its file ends in token vectors; its times include averaging them in numpy")
         if row.get("options"):
             said.append("opened with " + ", ".join(f"`{k}={v}`" for k, v in row["options"].items()))
         versions = ", ".join(f"{name} {value}" for name, value in row.get("versions", {}).items())

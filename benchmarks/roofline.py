@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-SHAPES = ((128, 1536, 1536), (512, 1024, 1024), (1024, 1536, 1536))
+SHAPES = ((128, 1536, 1536), (512, 1024, 1024))
 """(rows, depth, columns) of the products that are tried; the best rate counts."""
 
 

@@ -45,6 +45,7 @@ def export(job: Job) -> None:
 
 def make(job: Job) -> Artifact:
     """Fuse, then quantize."""
+    from onnx import TensorProto
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.transformers import optimizer
 
@@ -54,5 +55,12 @@ def make(job: Job) -> Artifact:
     )
     counts = made.get_fused_operator_statistics()
     made.save_model_to_file(str(fused))
-    quantize_dynamic(str(fused), str(path), per_channel=True, weight_type=QuantType.QInt8)
+    quantize_dynamic(
+        str(fused),
+        str(path),
+        per_channel=True,
+        weight_type=QuantType.QInt8,
+        # ONNX's shape inference stops at ONNX Runtime's own operators; without a type it refuses to go on.
+        extra_options={"DefaultTensorType": TensorProto.FLOAT},
+    )
     return Artifact(path, note=f"{counts.get('Attention', 0)} Attention nodes fused")

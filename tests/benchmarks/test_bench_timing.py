@@ -19,23 +19,29 @@ def test_everyone_runs_once_in_every_turn_in_an_order_that_changes() -> None:
     assert len(turns) == WARM_UP + 20
     assert all(sorted(turn) == ["a", "b", "c"] for turn in turns)
     assert any(first != second for first, second in pairwise(turns[WARM_UP:]))
-    assert {name: len(ms) for name, ms in times.items()} == {"a": 20, "b": 20, "c": 20}
+    for kind in ("wall", "cpu"):
+        assert {name: len(ms) for name, ms in times[kind].items()} == {"a": 20, "b": 20, "c": 20}
 
 
 def test_the_time_limit_ends_it_but_never_below_the_fewest_turns() -> None:
     times = interleave({"a": lambda: time.sleep(0.001)}, turns=1000, seconds=0.0)
-    assert len(times["a"]) == FEWEST_TURNS
+    assert len(times["wall"]["a"]) == FEWEST_TURNS
 
 
-def test_times_are_milliseconds() -> None:
+def test_times_are_milliseconds_and_waiting_takes_no_cpu() -> None:
     times = interleave({"a": lambda: time.sleep(0.003)}, turns=15, seconds=60)
-    assert min(times["a"]) >= 3
+    assert min(times["wall"]["a"]) >= 3
+    assert np.median(times["cpu"]["a"]) < 2
 
 
 def test_a_speed_up_is_the_median_of_the_paired_ratios() -> None:
     drift = np.linspace(1, 3, 31)  # the machine gets three times slower, which hits both
-    found = figures({"float32": list(10 * drift), "half": list(5 * drift)})
+    cpu = {"float32": list(10 * drift), "half": list(5 * drift)}
+    wall = {"float32": list(12 * drift), "half": list(4 * drift)}
+    found = figures({"cpu": cpu, "wall": wall}, ["float32", "half"], 1)
     assert found["half"]["speedup"] == pytest.approx(2)
     assert found["half"]["speedup_low"] == pytest.approx(2)
     assert found["float32"]["speedup"] == 1
     assert found["half"]["p50_ms"] == pytest.approx(10)
+    assert found["half"]["wall_speedup"] == pytest.approx(3)
+    assert figures({"cpu": cpu, "wall": wall}, ["half"], 2)["half"]["speedup"] == pytest.approx(3)
