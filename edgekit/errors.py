@@ -16,8 +16,8 @@ The tree::
         ├── MissingDependencyError    a package is not installed
         └── StorageError         disk full, permission denied
 
-Exit codes: 0 good, 1 a gate failed, 2 usage or bad input, 3 environment, 130 interrupted; an error that is not
-in this tree is a defect of edgekit and ends with 70.
+Exit codes: 0 good, 1 a gate failed, 2 usage or bad input, 3 environment, 130 interrupted; an error that is
+not in this tree is a defect of edgekit and ends with 70.
 """
 
 from __future__ import annotations
