@@ -60,6 +60,7 @@ class QuantizeOptions(_Table):
         bias_correction: Put the mean error that quantization makes into the bias.
         range_method: How a tensor's range is chosen from its statistics.
         percentile: Two-sided coverage for `range_method = "percentile"`, in percent.
+        rounding: `nearest`, or `compensated`: each weight's error is made up for by those rounded after it.
         exclude: Names of nodes (shell patterns) to leave in float.
     """
 
@@ -68,6 +69,7 @@ class QuantizeOptions(_Table):
     bias_correction: bool = True
     range_method: Literal["mse", "minmax", "percentile", "entropy"] = "mse"
     percentile: Annotated[float, Field(gt=50, le=100)] = 99.99
+    rounding: Literal["nearest", "compensated"] = "compensated"
     exclude: tuple[str, ...] = ()
 
 

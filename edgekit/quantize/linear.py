@@ -13,7 +13,8 @@ import numpy as np
 
 from edgekit.quantize.observers import RunningHistogram, TensorStats
 from edgekit.quantize.ranges import choose_range
-from edgekit.quantize.schemes import ActivationScheme, Affine, quantize_product_weight
+from edgekit.quantize.rounding import compensated_codes
+from edgekit.quantize.schemes import ActivationScheme, Affine, pair_sums, quantize_product_weight
 
 # Share of the outlier that moves from activations into weights; 0.5 is the paper's default, transformers
 # of the BERT family want more. Source: Xiao et al. 2022, SmoothQuant, arXiv:2211.10438, equation 4.
@@ -23,6 +24,8 @@ _SHRINKS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
 _WORTH = 0.1
 # And no Mul is spent where the error is this small without: smoothed layers of MiniLM keep about as much.
 _NEGLIGIBLE = 2e-4
+# The search tries dozens of forms; this many vectors rank them as well as all do.
+_ROWS_SEARCHED = 768
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ class LinearRules:
     smoothing: bool
     range_method: str
     percentile: float
+    rounding: str = "nearest"
 
 
 def solve(
@@ -84,7 +88,7 @@ def solve(
         rules: What is allowed.
         free: Smoothing can be folded into the node before, so it costs no time.
     """
-    rows = stats.rows
+    rows = stats.rows[:_ROWS_SEARCHED]
     joined = np.concatenate(weights, axis=1)
     target = rows @ joined
     energy = float(np.mean(target.astype(np.float64) ** 2)) or 1.0
@@ -114,8 +118,11 @@ def solve(
     error, affine = tried[best]
     alpha = best[0]
     smoothing = smoothing_factors(stats, joined, alpha)
-    codes = affine.fake(rows / smoothing)
-    quantized = tuple(_quantize_one(rows, codes, weight, smoothing, rules) for weight in weights)
+    faked = affine.fake(stats.rows / smoothing)
+    quantized = tuple(_quantize_one(stats.rows, faked, weight, smoothing, rules) for weight in weights)
+    if rules.rounding == "compensated":
+        found = np.concatenate([faked[: len(rows)] @ (w.codes * w.scale) for w in quantized], axis=1)
+        error = float(np.mean((found - target) ** 2, dtype=np.float64)) / energy
     return LinearSolution(affine, None if alpha is None else smoothing, alpha, quantized, error, plain)
 
 
@@ -160,6 +167,11 @@ def _quantize_one(
     codes, scale = quantize_product_weight(
         weight * smoothing[:, None], per_channel=rules.per_channel, saturation_safe=rules.reduce_range
     )
+    if rules.rounding == "compensated":
+        better = compensated_codes(weight * smoothing[:, None], scale, faked)
+        # Where moved codes could saturate, the column keeps the nearest ones.
+        kept = pair_sums(better).max(axis=(0, 1)) <= 128 if rules.reduce_range else True
+        codes = np.where(kept, better, codes)
     # Products are linear, so the mean of the outputs' difference is the product of the means.
     real = rows.mean(axis=0, dtype=np.float64) @ weight
     found = faked.mean(axis=0, dtype=np.float64) @ (codes * scale)

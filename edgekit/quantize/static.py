@@ -46,6 +46,7 @@ def quantize(
         options.smoothing,
         options.range_method,
         options.percentile,
+        options.rounding,
     )
     clock = Clock()
     layers, unused = quantize_products(

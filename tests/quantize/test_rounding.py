@@ -1,0 +1,72 @@
+"""Rounding that makes up for its errors."""
+
+import numpy as np
+import pytest
+
+from edgekit.quantize.linear import LinearRules, solve
+from edgekit.quantize.observers import TensorStats
+from edgekit.quantize.rounding import compensated_codes
+from edgekit.quantize.schemes import ActivationScheme, pair_sums, quantize_weight
+
+
+@pytest.fixture
+def layer():
+    rng = np.random.default_rng(0)
+    mixing = rng.normal(size=(12, 48))
+    rows, held_out = (
+        (rng.normal(size=(n, 12)) @ mixing + 0.1 * rng.normal(size=(n, 48))).astype(np.float32)
+        for n in (900, 300)
+    )
+    return rows, held_out, (rng.normal(size=(48, 20)) / 7).astype(np.float32)
+
+
+def error(codes, scale, weight, rows):
+    return np.mean((rows @ (codes * scale) - rows @ weight) ** 2)
+
+
+def test_outputs_on_data_that_it_did_not_see_are_closer_than_with_nearest_rounding(layer):
+    rows, held_out, weight = layer
+    nearest, scale = quantize_weight(weight, 1, reduce_range=False)
+    codes = compensated_codes(weight, scale, rows)
+    assert error(codes, scale, weight, held_out) < 0.5 * error(nearest, scale, weight, held_out)
+
+
+def test_codes_stay_in_range_and_are_of_the_weight_s_shape(layer):
+    rows, _, weight = layer
+    _, scale = quantize_weight(weight, 1, reduce_range=False)
+    codes = compensated_codes(weight, scale * 0.5, rows, qmax=64)
+    assert codes.dtype == np.int8
+    assert codes.shape == weight.shape
+    assert np.abs(codes.astype(int)).max() == 64
+
+
+def test_independent_channels_are_rounded_to_nearest():
+    """Nothing can be made up for where channels do not move together."""
+    weight = np.random.default_rng(1).normal(size=(8, 5)).astype(np.float32)
+    nearest, scale = quantize_weight(weight, 1, reduce_range=False)
+    np.testing.assert_array_equal(compensated_codes(weight, scale, np.eye(8, dtype=np.float32)), nearest)
+
+
+def test_channels_that_are_always_zero_are_no_obstacle(layer):
+    rows, _, weight = layer
+    rows = rows.copy()
+    rows[:, [0, 7]] = 0
+    nearest, scale = quantize_weight(weight, 1, reduce_range=False)
+    codes = compensated_codes(weight, scale, rows)
+    assert error(codes, scale, weight, rows) <= error(nearest, scale, weight, rows)
+
+
+@pytest.mark.parametrize("reduce_range", [False, True])
+def test_the_search_uses_it_and_keeps_the_promise_about_saturation(layer, reduce_range):
+    rows, _, weight = layer
+    stats = TensorStats(axis=-1)
+    stats.update(rows)
+    found = {}
+    for rounding in ("nearest", "compensated"):
+        scheme = ActivationScheme("uint8", False)
+        rules = LinearRules(scheme, True, reduce_range, True, "mse", 99.99, rounding)
+        solution = solve(stats, [weight], rules, free=False)
+        found[rounding] = solution.error
+        if reduce_range:
+            assert pair_sums(solution.weights[0].codes).max() <= 128
+    assert found["compensated"] < found["nearest"]
