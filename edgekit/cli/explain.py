@@ -35,7 +35,7 @@ def command(package: Path, shapes: tuple[str, ...], threads: int | None, as_json
 
     from edgekit.cli.tables import stdout_console
     from edgekit.explaining import explain
-    from edgekit.report.explained import sentences
+    from edgekit.report.explained import main_index, sentences
     from edgekit.store import dump_json
 
     explanation = explain(package, shapes=shapes, threads=threads)
@@ -52,7 +52,7 @@ def command(package: Path, shapes: tuple[str, ...], threads: int | None, as_json
     for sentence in sentences(document):
         console.print(Text(f"• {sentence}"))
     console.print()
-    point = explanation.points[len(explanation.points) // 2]
+    point = explanation.points[main_index(len(explanation.points))]
     tables = [_products(explanation), _op_kinds(explanation), _conversions(point), _stayed_float(point)]
     if explanation.timed:
         tables += [_slowest(point), _predictions(document)]
@@ -90,6 +90,7 @@ def _op_kinds(explanation: Explanation) -> Table:
     from rich.text import Text
 
     from edgekit.cli.tables import table
+    from edgekit.report.explained import main_index, others
 
     grid = table("Where the time goes" if explanation.timed else "What runs")
     for heading in ("op", "role"):
@@ -99,7 +100,7 @@ def _op_kinds(explanation: Explanation) -> Table:
     for point in points:
         grid.add_column(f"{point.shape} ms", justify="right")
         grid.add_column("share", justify="right")
-    main = explanation.points[len(explanation.points) // 2]
+    main = explanation.points[main_index(len(explanation.points))]
     kinds = main.op_kinds()
     shown = [
         kind for kind in kinds if not explanation.timed or (kind.ms or 0) >= _SHOWN * (main.kernels_ms or 0)
@@ -111,7 +112,7 @@ def _op_kinds(explanation: Explanation) -> Table:
     if rest:
         count = sum(len(kind.nodes) for kind in kinds[len(shown) :])
         times = [_time_of(rest, point) for point in points]
-        grid.add_row(f"{len(rest)} other kinds", "", str(count), *(t for pair in times for t in pair))
+        grid.add_row(others(len(rest)), "", str(count), *(t for pair in times for t in pair))
     return grid
 
 
@@ -174,14 +175,17 @@ def _predictions(document: dict[str, object]) -> Table:
     from rich.text import Text
 
     from edgekit.cli.tables import table
-    from edgekit.report.explained import predicted
+    from edgekit.report.explained import main_point, predicted
 
+    main = main_point(document)["shape"]
     grid = table("Predicted: what excluding int8 products from quantization would do")
     for heading in ("input", "shapes"):
         grid.add_column(heading)
     for heading in ("nodes", "int8 ms", "float ms (predicted)", "excluding them (predicted)"):
         grid.add_column(heading, justify="right")
     for row in predicted(document):
+        if row.point != main and row.effect != "saves":
+            continue
         even = row.effect == "about even"
         effect = row.effect if even else f"{row.effect} {_ms(abs(row.gain_ms))} ms"
         grid.add_row(

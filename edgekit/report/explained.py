@@ -71,25 +71,35 @@ def view(explanation: Mapping[str, Any], markup: Any) -> dict[str, Any] | None:
 
 
 def main_point(explanation: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the point that details are shown for: the middle one."""
+    """Return the point that details are shown for: the middle one, of two the first."""
     points = explanation["points"]
-    found: Mapping[str, Any] = points[len(points) // 2]
+    found: Mapping[str, Any] = points[main_index(len(points))]
     return found
+
+
+def main_index(points: int) -> int:
+    """Return the index of the point that details are shown for, of so many."""
+    return (points - 1) // 2
 
 
 def sentences(explanation: Mapping[str, Any]) -> list[str]:
     """Return what to know first, in sentences for a person."""
     point, roofline = main_point(explanation), explanation.get("roofline")
     found = [_shares(point)] if number(point.get("macs")) else []
+    unasked = [node for node in point["nodes"] if node["role"] == "int8 product" and node["why"]]
+    if unasked:
+        found.append(f"{unasked[0]['name']} {unasked[0]['why']}{_and_more(len(unasked) - 1)}.")
     if not roofline:
         return [*found, f"Times are left out, since {explanation.get('note', '')}."]
-    int8 = number(point.get("int8_gmacs_per_s"))
-    if int8:
-        most = float(roofline["int8_gmacs_per_s"])
-        found.append(
-            f"Int8 products run at {int8:.0f} billion multiply-adds per second; square ones reach {most:.0f}"
-            f" on this machine, float ones {float(roofline['float_gmacs_per_s']):.0f}."
-        )
+    most, most_float = (float(roofline[f"{kind}_gmacs_per_s"]) for kind in ("int8", "float"))
+    for kind in ("int8", "float"):
+        rate = number(point.get(f"{kind}_gmacs_per_s"))
+        if rate:
+            found.append(
+                f"{kind.capitalize()} products run at {rate:.0f} billion multiply-adds per second; square"
+                f" ones reach {most:.0f} in int8 on this machine, {most_float:.0f} in float."
+            )
+            break
     bound, kernels = number(point.get("bound_ms")), number(point.get("kernels_ms"))
     if bound and kernels:
         found.append(
@@ -107,6 +117,10 @@ def _shares(point: Mapping[str, Any]) -> str:
         if weights is not None
         else f"{text}."
     )
+
+
+def _and_more(count: int) -> str:
+    return f"; so it is with {count} more" if count else ""
 
 
 def _conversion_sentences(point: Mapping[str, Any], kernels: float | None) -> list[str]:
@@ -181,9 +195,14 @@ def _chart(point: Mapping[str, Any], target: str) -> str:
     rest = kinds[_BARS:]
     if rest:
         ms = sum(number(kind["ms"]) or 0.0 for kind in rest)
-        rows.append(svg.Bar(f"{len(rest)} other kinds", ms, percent(ms / total)))
+        rows.append(svg.Bar(others(len(rest)), ms, percent(ms / total)))
     text = "; ".join(f"{row.label} {row.text}" for row in rows)
     return svg.bars(f"Time per op type on {target} at {point['shape']}", text, rows)
+
+
+def others(kinds: int) -> str:
+    """Return what the rest of the op types is called."""
+    return f"{kinds} other kind{'s' if kinds > 1 else ''}"
 
 
 def _label(kind: Mapping[str, Any]) -> str:

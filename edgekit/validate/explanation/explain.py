@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 
 from edgekit.golden import Golden
 from edgekit.machine import installed_version, read_machine, why_not_measured
 from edgekit.profile import TargetProfile
 from edgekit.record import Skip
-from edgekit.validate.explanation.kernels import Wiring, explained
+from edgekit.validate.explanation.kernels import explained, reasons_of
 from edgekit.validate.explanation.rates import float_over_int8, measure_roofline
 from edgekit.validate.explanation.record import (
     ExplainedNode,
@@ -21,6 +22,7 @@ from edgekit.validate.explanation.record import (
     Prediction,
 )
 from edgekit.validate.explanation.trace import Kernel, TracedPoint, trace
+from edgekit.validate.explanation.wiring import Wiring
 
 _PREDICTING_SECONDS = 3.0
 _LARGEST_EVICTION_BYTES = 2**25
@@ -77,7 +79,9 @@ def explain(
         timed=timed,
     )
     wiring = Wiring.of(graph)
-    found = tuple(_point(label, point, wiring, skips, timed) for label, point in traced.items())
+    shipped = onnx.load(model, load_external_data=False).graph if skips else onnx.GraphProto()
+    reasons = reasons_of(skips, shipped)
+    found = tuple(_point(label, point, wiring, reasons, timed) for label, point in traced.items())
     if not timed:
         note = f"{missing}; the kernels are those that ONNX Runtime takes here"
         return Explanation(profile.name, installed_version("onnxruntime") or "", threads, found, None, note)
@@ -92,12 +96,12 @@ def explain(
 
 
 def _point(
-    label: str, traced: TracedPoint, wiring: Wiring, skips: Sequence[Skip], timed: bool
+    label: str, traced: TracedPoint, wiring: Wiring, reasons: Mapping[str, str], timed: bool
 ) -> ExplainedPoint:
     nodes = tuple(
         replace(node, ms=kernel.ms) if timed else node
         for kernel in traced.kernels
-        for node in [explained(kernel, wiring, skips)]
+        for node in [explained(kernel, wiring, reasons)]
     )
     if not timed:
         return ExplainedPoint(label, nodes)

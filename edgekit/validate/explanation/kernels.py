@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import onnx
@@ -19,17 +18,11 @@ from edgekit.validate.explanation.multiply_adds import (
 )
 from edgekit.validate.explanation.record import ExplainedNode, Role
 from edgekit.validate.explanation.trace import Kernel, Typed
+from edgekit.validate.explanation.wiring import MOVES, QUANTIZE, Wiring
 
-_QUANTIZE = ("QuantizeLinear", "DynamicQuantizeLinear")
 _FLOATS = ("float", "float16", "bfloat16", "double")
 _CODES = ("uint8", "int8")
 
-_MOVES = frozenset(
-    {
-        *("Reshape", "Transpose", "Split", "Concat", "Slice", "Gather", "GatherND", "GatherElements", "Tile"),
-        *("Squeeze", "Unsqueeze", "Expand", "Flatten", "Identity", "Pad", "ReorderInput", "ReorderOutput"),
-    }
-)
 _HAS_INT8_FORM = frozenset(
     {
         *("Add", "Mul", "Sigmoid", "LeakyRelu", "AveragePool", "GlobalAveragePool", "MaxPool", "Softmax"),
@@ -42,78 +35,21 @@ Source: onnxruntime docs/ContribOperators.md (QLinear*) and core/optimizer/qdq_t
 """
 
 ACTIVATIONS_ONLY = "both inputs are activations: there is no constant weight to quantize"
+UNASKED = "was to stay float ({}), but the runtime quantizes its weight by itself"
+"""ONNX Runtime does so to float weights between Q/DQ nodes.
+
+Source: onnxruntime core/optimizer/qdq_transformer/weight_bias_quantization.h.
+"""
 FLOAT_GRAPH = "the package holds the float graph: nothing in it is quantized"
 
 
-@dataclass(frozen=True)
-class Wiring:
-    """Who makes and who reads each value of the optimized graph.
-
-    Attributes:
-        constants: Names of the values that are stored in the file.
-        producers: Value -> node that makes it.
-        readers: Value -> nodes that read it.
-        outputs: Names of the graph's outputs.
-    """
-
-    constants: frozenset[str]
-    producers: Mapping[str, onnx.NodeProto]
-    readers: Mapping[str, tuple[onnx.NodeProto, ...]]
-    outputs: frozenset[str]
-
-    @classmethod
-    def of(cls, graph: onnx.GraphProto) -> Wiring:
-        """Read the wiring of a graph."""
-        readers: dict[str, list[onnx.NodeProto]] = {}
-        for node in graph.node:
-            for name in dict.fromkeys(node.input):
-                readers.setdefault(name, []).append(node)
-        return cls(
-            frozenset(tensor.name for tensor in graph.initializer),
-            {name: node for node in graph.node for name in node.output},
-            {name: tuple(found) for name, found in readers.items()},
-            frozenset(value.name for value in graph.output),
-        )
-
-    def is_constant(self, name: str) -> bool:
-        """Return whether a value is stored in the file, as it is or as codes."""
-        if name in self.constants:
-            return True
-        maker = self.producers.get(name)
-        return maker is not None and maker.op_type == "DequantizeLinear" and maker.input[0] in self.constants
-
-    def maker(self, node: onnx.NodeProto, index: int) -> str:
-        """Return the op type that makes an input, or an empty string."""
-        name = node.input[index] if len(node.input) > index else ""
-        return self.producers[name].op_type if name in self.producers else ""
-
-    def origin(self, name: str) -> onnx.NodeProto | None:
-        """Return the node that computes a value, past those that only move it."""
-        maker = self.producers.get(name)
-        while maker is not None and maker.op_type in _MOVES:
-            maker = self.producers.get(maker.input[0])
-        return maker
-
-    def users(self, name: str) -> list[onnx.NodeProto]:
-        """Return the nodes that compute with a value, past those that only move it."""
-        found: list[onnx.NodeProto] = []
-        for reader in self.readers.get(name, ()):
-            found += self.users(reader.output[0]) if reader.op_type in _MOVES else [reader]
-        return found
-
-    @property
-    def quantized(self) -> bool:
-        """Whether anything in the graph is in 8 bits."""
-        return any(n.op_type in INT8_PRODUCTS or n.op_type in _QUANTIZE for n in self.producers.values())
-
-
-def explained(kernel: Kernel, wiring: Wiring, skips: Sequence[Skip]) -> ExplainedNode:
+def explained(kernel: Kernel, wiring: Wiring, reasons: Mapping[str, str]) -> ExplainedNode:
     """Return what a kernel is for and why, without its time.
 
     Args:
         kernel: What ran.
         wiring: Of the optimized graph.
-        skips: What quantization left alone, and why.
+        reasons: Why nodes were left float, as `reasons_of` returns them.
     """
     weight_macs, activation_macs, int8_macs = _macs(kernel, wiring)
     role = _role(kernel, weight_macs + activation_macs)
@@ -122,10 +58,13 @@ def explained(kernel: Kernel, wiring: Wiring, skips: Sequence[Skip]) -> Explaine
         why, needed = _conversion(kernel, wiring, role)
     elif role == "smoothing":
         why = "scales the channels of an activation before it is quantized"
+    elif role == "int8 product":
+        recorded = _recorded(kernel, reasons)
+        why = UNASKED.format(recorded) if recorded else ""
     elif role == "float product":
-        why = _why_float_product(kernel, wiring, skips)
+        why = _why_float_product(kernel, wiring, reasons)
     elif role == "float op":
-        why = _why_float_op(kernel, wiring, skips)
+        why = _why_float_op(kernel, wiring, reasons)
     return ExplainedNode(
         name=kernel.name,
         op=kernel.op,
@@ -161,7 +100,7 @@ def _macs(kernel: Kernel, wiring: Wiring) -> tuple[int, int, int]:
 
 
 def _role(kernel: Kernel, macs: int) -> Role:
-    if kernel.op in _QUANTIZE:
+    if kernel.op in QUANTIZE:
         return "quantize"
     if kernel.op == "DequantizeLinear":
         return "dequantize"
@@ -197,7 +136,7 @@ def _conversion(kernel: Kernel, wiring: Wiring, role: Role) -> tuple[str, bool |
             f"left over: a stored weight is made float on every run, since {_listed(ops)} it as float",
             False,
         )
-    if source in _QUANTIZE:
+    if source in QUANTIZE:
         return f"left over: undoes a {source}, since {_listed(ops)} it as float", False
     return f"leads from 8-bit {source or 'input'} to float {', '.join(ops) or 'output'}", True
 
@@ -206,8 +145,8 @@ def _listed(ops: Sequence[str]) -> str:
     return f"{', '.join(ops)} {'read' if len(ops) > 1 else 'reads'}" if ops else "the output takes"
 
 
-def _why_float_product(kernel: Kernel, wiring: Wiring, skips: Sequence[Skip]) -> str:
-    recorded = _recorded(kernel.name, skips)
+def _why_float_product(kernel: Kernel, wiring: Wiring, reasons: Mapping[str, str]) -> str:
+    recorded = _recorded(kernel, reasons)
     if recorded:
         return recorded
     if not wiring.quantized:
@@ -250,13 +189,15 @@ def _why_not_fused(kernel: Kernel, node: onnx.NodeProto, wiring: Wiring) -> str:
     return f"{left}: these types or attributes have no int8 kernel"
 
 
-def _why_float_op(kernel: Kernel, wiring: Wiring, skips: Sequence[Skip]) -> str:
-    recorded = _recorded(kernel.name, skips)
+def _why_float_op(kernel: Kernel, wiring: Wiring, reasons: Mapping[str, str]) -> str:
+    if kernel.op in ("ReorderInput", "ReorderOutput"):
+        return "changes the layout of float values for a float convolution"
+    recorded = _recorded(kernel, reasons)
     if recorded:
         return recorded
     if not wiring.quantized:
         return FLOAT_GRAPH
-    if kernel.op in _MOVES:
+    if kernel.op in MOVES:
         return "moves float values, computes nothing"
     if kernel.op in _HAS_INT8_FORM:
         return "lies between float values: in 8 bits it would need conversions of its own"
@@ -265,14 +206,36 @@ def _why_float_op(kernel: Kernel, wiring: Wiring, skips: Sequence[Skip]) -> str:
     return "ONNX Runtime has no int8 kernel for it"
 
 
-def _recorded(name: str, skips: Sequence[Skip]) -> str:
-    """Return the recorded reason for the node whose name this is, or begins with where ops were fused."""
-    best, why = "", ""
-    for skip in skips:
-        _, _, node = skip.what.partition(" ")
-        if len(node) > len(best) and re.match(re.escape(node) + r"(/|$)", name):
-            best, why = node, skip.why
-    return why
+def reasons_of(skips: Sequence[Skip], shipped: onnx.GraphProto) -> dict[str, str]:
+    """Return the recorded reasons by every name that the runtime's fusions may keep of a node.
+
+    Args:
+        skips: What was left alone; `what` is an op type and a node's name.
+        shipped: The graph as it is in the file, where a node and its name still stand together.
+    """
+    recorded = {skip.what.partition(" ")[2]: skip.why for skip in skips}
+    readers = Wiring.of(shipped).readers
+    found = dict(recorded)
+    for node in shipped.node:
+        if node.name not in recorded:
+            continue
+        found[node.output[0]] = recorded[node.name]
+        behind = readers.get(node.output[0], ())
+        if len(behind) == 1 and behind[0].op_type in ("Relu", "Clip"):  # fused into the node before it
+            found[behind[0].output[0]] = recorded[node.name]
+    return found
+
+
+def _recorded(kernel: Kernel, reasons: Mapping[str, str]) -> str:
+    """Return the recorded reason for a node, whose name fusions may have made longer."""
+    outputs = kernel.node.output if kernel.node is not None else ()
+    for name in (kernel.name, *outputs):
+        known = re.sub(r"(_nchwc|_token_\d+)$", "", name)
+        while known and known not in reasons:
+            known = known.rpartition("/")[0]
+        if known:
+            return reasons[known]
+    return ""
 
 
 def _operands(kernel: Kernel) -> list[Typed]:

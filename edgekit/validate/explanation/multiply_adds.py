@@ -51,6 +51,7 @@ def multiply_adds(
         output: Shape of the first output.
 
     Returns:
+        Channels that a kernel pads to its block size count, as it computes them too.
         Both 0 for an op that is no product, or whose shapes are not known.
     """
     if op not in PRODUCTS or not inputs:

@@ -12,15 +12,20 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edgekit.runtime import open_session
-from edgekit.validate.explanation.kernels import Wiring, attributes_of
+from edgekit.validate.explanation.kernels import attributes_of
 from edgekit.validate.explanation.multiply_adds import CONVOLUTIONS, INT8_PRODUCTS, weight_index
 from edgekit.validate.explanation.record import Roofline
 from edgekit.validate.explanation.trace import Kernel
+from edgekit.validate.explanation.wiring import Wiring
 
 _SIZES = (512, 1024)
 _ROOFLINE_RUNS = 12
 _RUNS = 7
 _OPSET, _IR_VERSION = 20, 10  # what ONNX Runtime 1.20 and newer load
+
+# Else the runtime would turn the float op between its conversions back into the int8 op.
+# Source: onnxruntime_session_options_config_keys.h, kOrtSessionOptionsDisableQuantQDQ.
+_AS_IT_STANDS = {"session.disable_quant_qdq": "1"}
 
 _MICROSOFT = "com.microsoft"
 _CODES = ("uint8", "int8")
@@ -86,7 +91,7 @@ def float_over_int8(
     ratios: dict[tuple[_Case, bool], float] = {}
     found: dict[int, float] = {}
     for index, kernel in enumerate(kernels):
-        case = _case_of(kernel, wiring)
+        case = case_of(kernel, wiring)
         if case is None or kernel.node is None:
             continue
         maker = wiring.origin(kernel.node.input[0])
@@ -129,7 +134,7 @@ class _Case:
     absent: tuple[int, ...] = ()
 
 
-def _case_of(kernel: Kernel, wiring: Wiring) -> _Case | None:
+def case_of(kernel: Kernel, wiring: Wiring) -> _Case | None:
     """Return the case of an int8 product, or None for one that has no float form here."""
     node = kernel.node
     if node is None or kernel.op not in _PREDICTABLE or any(kind not in _DTYPES for kind, _ in kernel.inputs):
@@ -228,7 +233,7 @@ def _values(kind: str, shape: tuple[int, ...]) -> np.ndarray:
     if kind == "float":
         scalar_like = len(shape) < 2
         return np.full(shape, 0.02, np.float32) if scalar_like else rng.normal(0, 0.1, shape).astype("f4")
-    if not shape or kind == "int32":
+    if len(shape) < 2 or kind == "int32":  # zero points, which kernels take the fast way for where they are 0
         return np.zeros(shape, _DTYPES[kind])
     low, high = (0, 127) if kind == "uint8" else (-64, 64)
     return rng.integers(low, high, shape).astype(_DTYPES[kind])
@@ -250,7 +255,9 @@ def _time_in_turns(
     kinds = {helper.np_dtype_to_tensor_dtype(dtype): name for name, dtype in _DTYPES.items()}
     sessions = []
     for model in models:
-        session = open_session(model.SerializeToString(), threads=threads, session_options=session_options)
+        session = open_session(
+            model.SerializeToString(), threads=threads, session_options={**session_options, **_AS_IT_STANDS}
+        )
         feed = {
             value.name: _values(
                 kinds[value.type.tensor_type.elem_type],
