@@ -23,7 +23,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "export": "edgekit.pipeline",
     "ExportResult": "edgekit.pipeline",
-    "revalidate": "edgekit.revalidate",
+    "revalidate": "edgekit.revalidation",
     "explain": "edgekit.explaining",
     "Explanation": "edgekit.validate.explanation",
     "open_package": "edgekit.package",

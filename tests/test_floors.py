@@ -40,7 +40,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("optimize", "quantize"),
     ("runners", "validate"),
     ("package", "report"),
-    ("preflight", "revalidate", "explaining", "mixed"),
+    ("preflight", "revalidation", "explaining", "mixed"),
     ("search", "pipeline"),
     ("cli",),
     ("__main__",),

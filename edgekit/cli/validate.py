@@ -23,7 +23,7 @@ def command(package: Path, float_path: Path | None, runs: int | None, as_json: b
     from edgekit.errors import GateError
     from edgekit.report.document import strict_json
     from edgekit.report.terminal import failures, verdict_table
-    from edgekit.revalidate import revalidate
+    from edgekit.revalidation import revalidate
     from edgekit.store import dump_json
 
     verdict = revalidate(package, float_path=float_path, runs=runs)
