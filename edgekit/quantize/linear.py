@@ -170,7 +170,7 @@ def _quantize_one(
     if rules.rounding == "compensated":
         better = compensated_codes(weight * smoothing[:, None], scale, faked)
         # Where moved codes could saturate, the column keeps the nearest ones.
-        kept = pair_sums(better).max(axis=(0, 1)) <= 128 if rules.reduce_range else True
+        kept = pair_sums(better) <= 128 if rules.reduce_range else True
         codes = np.where(kept, better, codes)
     # Products are linear, so the mean of the outputs' difference is the product of the means.
     real = rows.mean(axis=0, dtype=np.float64) @ weight

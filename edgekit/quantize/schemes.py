@@ -132,23 +132,55 @@ def quantize_product_weight(
     codes, scale = quantize_weight(weight, 1 if per_channel else None, reduce_range=False)
     if not saturation_safe:
         return codes, scale
-    pairs = pair_sums(weight).max(axis=(0, 1))  # [N], in real units
+    pairs = pair_sums(weight)  # in real units
     # Rounding moves each of two codes by half a step, so the real sums may fill 127 steps.
     needed = pairs / 127 if per_channel else pairs.max(initial=0.0) / 127
     scale = np.maximum(scale, needed).astype(np.float32)
     return np.clip(np.rint(weight / scale), -127, 127).astype(np.int8), scale
 
 
-def pair_sums(weight: np.ndarray) -> np.ndarray:
-    """Return what neighbours along K can add up to: [2 signs, pairs, N] of a weight [K, N].
+def with_room_for_bias(
+    codes: np.ndarray, scale: np.ndarray, axis: int, step: float, bias: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Coarsen the codes of channels whose bias would not fit the int32 accumulator.
 
-    A product is certified not to saturate where no sum of int8 codes is above 128.
+    The bias is held in steps of activation scale times weight scale. A channel whose weights are nearly 0
+    has steps so small that a common bias overflows; with larger ones its weights lose what nobody sees.
+
+    Args:
+        codes: int8 weight.
+        scale: float32, [channels] or a scalar.
+        axis: Axis of the channels.
+        step: The activation's scale.
+        bias: [channels].
+
+    Returns:
+        Codes and scales; the same where every bias fits in half the accumulator.
+
+    Source: onnxruntime quantization/qdq_quantizer.py, _adjust_weight_scale_for_int32_bias.
     """
-    padded = np.pad(weight, ((0, len(weight) % 2), (0, 0))).astype(np.float64)
-    first, second = padded[0::2], padded[1::2]
-    positive = np.maximum(first, 0) + np.maximum(second, 0)
-    negative = np.maximum(-first, 0) + np.maximum(-second, 0)
-    return np.stack([positive, negative])
+    needed = np.abs(bias.astype(np.float64)) / (step * 2.0**30)
+    wider = np.maximum(scale, needed if scale.ndim else needed.max(initial=0.0)).astype(np.float32)
+    if np.array_equal(wider, scale):
+        return codes, scale
+    ratio = scale.astype(np.float64) / wider
+    shaped = ratio if not scale.ndim else ratio.reshape([-1 if i == axis else 1 for i in range(codes.ndim)])
+    return np.rint(codes * shaped).astype(np.int8), wider
+
+
+def pair_sums(weight: np.ndarray) -> np.ndarray:
+    """Return the most that any two neighbours along K add up to, in size, per column: [N] of a weight [K, N].
+
+    Positive and negative parts are added apart, since an activation may be zero for either neighbour. A
+    product is certified not to saturate where no sum of int8 codes is above 128.
+    """
+    signed = weight.astype(np.float32)
+    if len(signed) % 2:
+        signed = np.pad(signed, ((0, 1), (0, 0)))
+    positive, negative = np.maximum(signed, 0), np.maximum(-signed, 0)
+    return np.maximum(
+        (positive[0::2] + positive[1::2]).max(axis=0), (negative[0::2] + negative[1::2]).max(axis=0)
+    )
 
 
 def dequantize_weight(codes: np.ndarray, scale: np.ndarray, axis: int | None) -> np.ndarray:
