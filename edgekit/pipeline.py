@@ -30,15 +30,26 @@ from edgekit.preflight import (
     sift,
 )
 from edgekit.profile import TargetProfile
-from edgekit.quantize import Calibration, calibrate, quantize
+from edgekit.quantize import Calibration, quantize
+from edgekit.quantize.audit import (
+    HELD_OUT_SAMPLES,
+    CalibrationAudit,
+    audit_calibration,
+    audit_checks,
+    audit_notes,
+    audit_record,
+    count_clipping,
+)
+from edgekit.quantize.run import CalibrationRun, run_calibration
 from edgekit.recipe import Pinned, Recipe
-from edgekit.record import Progress, StepRecord, Verdict, silent
+from edgekit.record import Clock, Progress, StepRecord, Verdict, silent
 from edgekit.report.document import TargetReport
 from edgekit.report.html import render_html
 from edgekit.report.terminal import failures
 from edgekit.source import load
 from edgekit.store import dump_json, sha256_file, workspace, write_text, writing_folder
-from edgekit.tasks.batches import golden_batches
+from edgekit.tasks.base import Preprocessor
+from edgekit.tasks.batches import SingleBatches, golden_batches
 from edgekit.to_onnx import export_model, record_golden
 from edgekit.validate import check_float, validate
 from edgekit.validate.explanation import Explanation
@@ -53,12 +64,14 @@ class FloatGraph:
         model: After the rewrites that every target wants.
         golden: The golden's file.
         calibration: Statistics of its tensors; None where nothing is quantized.
+        audit: What calibration tells about itself; None where there is none.
     """
 
     exported: OnnxModel
     model: OnnxModel
     golden: Path
     calibration: Calibration | None
+    audit: CalibrationAudit | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +91,14 @@ class ExportResult:
     report_path: Path
 
 
-def export(recipe: Recipe, output: Path, *, force: bool = False, progress: Progress = silent) -> ExportResult:
+def export(
+    recipe: Recipe,
+    output: Path,
+    *,
+    force: bool = False,
+    progress: Progress = silent,
+    calibration_run: CalibrationRun | None = None,
+) -> ExportResult:
     """Take a model all the way to validated packages, one per target.
 
     Args:
@@ -86,6 +106,7 @@ def export(recipe: Recipe, output: Path, *, force: bool = False, progress: Progr
         output: Folder to make; each target's package is a folder in it.
         force: Replace `output` if it is there.
         progress: Told of each stage as it begins.
+        calibration_run: Statistics to take or to keep, and a memory budget.
 
     Raises:
         GateError: A gate failed. No package is written; the report is in `<output>.failed/`.
@@ -94,6 +115,9 @@ def export(recipe: Recipe, output: Path, *, force: bool = False, progress: Progr
     output = output if output.name not in ("", "..") else output.resolve()
     refuse_output(output, recipe, force=force)
     profiles = resolve(recipe)
+    run = calibration_run or CalibrationRun()
+    graphs = {(profile.onnx.opset, profile.onnx.ir_version) for profile in profiles}
+    run.refuse_unusable(output, graphs=len(graphs), quantizes=recipe.quantize.method != "none")
     progress("load", "reading the data", None)
     data = read_data(recipe)
     with workspace() as scratch:
@@ -109,7 +133,9 @@ def export(recipe: Recipe, output: Path, *, force: bool = False, progress: Progr
         for profile in profiles:
             versions_wanted = (profile.onnx.opset, profile.onnx.ir_version)
             if versions_wanted not in floats:
-                floats[versions_wanted] = make_float(torch_model, data, profile, recipe, scratch, progress)
+                floats[versions_wanted] = make_float(
+                    torch_model, data, profile, recipe, scratch, progress, run
+                )
             start = floats[versions_wanted]
             progress("quantize", f"{profile.name}", len(made) / len(profiles))
             model = quantize_for(start, profile, recipe, scratch / f"{profile.name}.onnx")
@@ -123,6 +149,7 @@ def export(recipe: Recipe, output: Path, *, force: bool = False, progress: Progr
                 latency=recipe.latency,
                 max_length=max_length,
             )
+            model, verdict = audited(start, model, verdict, profile, data, recipe, torch_model.preprocessor)
             made.append((profile, model, start, verdict))
             explanations.append(explain_timed(model, start.golden, profile, verdict, max_length))
         refuse_unmeasured_gates(recipe, [verdict for *_, verdict in made])
@@ -161,6 +188,7 @@ def make_float(
     recipe: Recipe,
     scratch: Path,
     progress: Progress = silent,
+    run: CalibrationRun | None = None,
 ) -> FloatGraph:
     """Export, prove against PyTorch, optimize, prove again, and calibrate."""
     opset, ir_version = profile.onnx.opset, profile.onnx.ir_version
@@ -178,13 +206,16 @@ def make_float(
     optimized = optimize(exported, folder / "optimized.onnx")
     if sha256_file(optimized.only.path) != sha256_file(exported.only.path):
         optimized = optimized.with_step(check_float(optimized, golden)[1])
-    calibration = None
-    if recipe.quantize.method != "none":
-        samples = data.calibration
-        progress("calibrate", f"running {len(samples)} samples", None)
-        batches = (torch_model.preprocessor.batch([sample]) for sample in samples)
-        calibration = calibrate(optimized, batches)
-    return FloatGraph(exported, optimized, golden_path, calibration)
+    if recipe.quantize.method == "none":
+        return FloatGraph(exported, optimized, golden_path, None)
+    run = run or CalibrationRun()
+    samples = data.calibration
+    said = f"reading {run.statistics}" if run.statistics else f"running {len(samples)} samples"
+    progress("calibrate", said, None)
+    batches = SingleBatches(torch_model.preprocessor, samples)
+    calibration = run_calibration(optimized, batches, run, folder)
+    audit = audit_calibration(calibration, recipe.calibration.samples)
+    return FloatGraph(exported, optimized, golden_path, calibration, audit)
 
 
 def quantize_for(start: FloatGraph, profile: TargetProfile, recipe: Recipe, path: Path) -> OnnxModel:
@@ -192,6 +223,28 @@ def quantize_for(start: FloatGraph, profile: TargetProfile, recipe: Recipe, path
     if start.calibration is None:
         return start.model
     return quantize(start.model, start.calibration, profile, recipe.quantize, path)
+
+
+def audited(
+    start: FloatGraph,
+    model: OnnxModel,
+    verdict: Verdict,
+    profile: TargetProfile,
+    data: UserData,
+    recipe: Recipe,
+    preprocessor: Preprocessor,
+) -> tuple[OnnxModel, Verdict]:
+    """Return model and verdict with what the audit of the calibration found on held-out samples."""
+    if start.audit is None:
+        return model, verdict
+    clock = Clock()
+    samples = data.held_out[:HELD_OUT_SAMPLES]
+    clipping = count_clipping(model.only.path, SingleBatches(preprocessor, samples))
+    gates = {**profile.policy.gates, **recipe.gates}
+    checks = audit_checks(start.audit, clipping, recipe.quantize, gates)
+    notes = audit_notes(start.audit, clipping)
+    verdict = replace(verdict, checks=(*verdict.checks, *checks), notes=(*verdict.notes, *notes))
+    return model.with_step(audit_record(start.audit, clipping, len(samples), clock)), verdict
 
 
 def make_report(
@@ -216,7 +269,7 @@ def make_report(
         verdict=verdict,
         history=history,
         command=f"edgekit export --recipe {profile.name}/recipe.toml -o OUTPUT",
-        data={purpose: audit.to_json() for purpose, audit in data.audits.items()},
+        data={purpose: audit.to_json() for purpose, audit in data.audits.items()} | _ranges(history),
         explanation=explanation,
     )
 
@@ -256,6 +309,12 @@ def _pin(recipe: Recipe, model: TorchModel, data: UserData) -> Recipe:
                 f"Restore the {what}, or remove pinned.{key} from the recipe to accept the new one.",
             )
     return recipe.model_copy(update={"task": model.task, "pinned": found})
+
+
+def _ranges(history: Sequence[StepRecord]) -> dict[str, object]:
+    """Return what the audit of the calibration found, for the part of the report that is about the data."""
+    found = [dict(record.facts) for record in history if record.step == "audit"]
+    return {"ranges": found[-1]} if found else {}
 
 
 def _contents(model: TorchModel, recipe: Recipe, target: str) -> Contents:

@@ -55,7 +55,23 @@ def _gates(context: click.Context, parameter: click.Parameter, values: tuple[str
     help="Activation ranges.  [default: mse]",
 )
 @click.option("--percentile", type=float, help="For --range percentile, in percent.  [default: 99.99]")
+@click.option(
+    "--rounding",
+    type=click.Choice(["nearest", "compensated"]),
+    help="Rounding of weights.  [default: compensated]",
+)
 @click.option("--exclude", multiple=True, help="Node names (shell pattern) to leave in float; repeatable.")
+@click.option(
+    "--save-statistics",
+    type=click.Path(path_type=Path),
+    help="Keep what calibration finds in FILE; goes on from it after a kill.",
+)
+@click.option(
+    "--statistics",
+    type=click.Path(path_type=Path),
+    help="Take what calibration found from FILE; the same model and data.",
+)
+@click.option("--max-memory", type=float, help="Memory that calibration may add, in MB; more passes if less.")
 @click.option("--gate", "gates", multiple=True, callback=_gates, help="NAME=VALUE threshold; repeatable.")
 @click.option(
     "--runs", type=int, help="Timed runs per model and input shape; 0 times nothing.  [default: 60]"
@@ -75,6 +91,9 @@ def command(
     as_json: bool,
     verbose: bool,
     quiet: bool,
+    statistics: Path | None,
+    save_statistics: Path | None,
+    max_memory: float | None,
     **flags: Any,
 ) -> None:
     """Take MODEL to validated, packaged int8 artifacts, one per target.
@@ -97,8 +116,10 @@ def command(
         raise click.UsageError("Missing option '-o' / '--output'.")
     with shown_progress(Console(stderr=True), quiet=quiet or as_json) as progress:
         from edgekit.pipeline import export
+        from edgekit.quantize.run import CalibrationRun
 
-        result = export(recipe, output, force=force, progress=progress)
+        run = CalibrationRun(statistics, save_statistics, max_memory)
+        result = export(recipe, output, force=force, progress=progress, calibration_run=run)
     if as_json:
         click.echo(_json(result))
     elif not quiet:
@@ -135,6 +156,7 @@ def _recipe(path: Path | None, flags: dict[str, Any]) -> Recipe:
             "bias_correction": False if flags["no_bias_correction"] else None,
             "range_method": flags["range_method"],
             "percentile": flags["percentile"],
+            "rounding": flags["rounding"],
             "exclude": list(flags["exclude"]) or None,
         },
         "latency": {"runs": flags["runs"], "threads": flags["threads"]},

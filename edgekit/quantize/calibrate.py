@@ -40,12 +40,17 @@ class Calibration:
         samples: Samples that were run.
         record: What was done.
         seen: The data: how much, its digest, what each input held.
+        passes: Passes over the data; 0 where the statistics came from a file.
+        resumed_from: Batches that a checkpoint spared. Neither is in the record, for the same statistics
+            have to make the same package.
     """
 
     tensors: Mapping[str, TensorStats]
     samples: int
     record: StepRecord
     seen: DataSeen = field(default_factory=DataSeen)
+    passes: int = 1
+    resumed_from: int = 0
 
 
 def calibrate(
@@ -97,10 +102,7 @@ def calibrate(
         if statistics is not None:
             save(state, statistics)
             state = load(statistics)
-    did = f"ran {state.seen.samples} samples through the float graph and observed {len(axes)} tensors"
-    if not passes:
-        did = f"took the statistics of {len(axes)} tensors over {state.seen.samples} samples from a file"
-    return _calibration(state, clock, did, passes=passes, resumed_from_batch=resumed if passes else 0)
+    return _calibration(state, clock, passes=passes, resumed_from=resumed if passes else 0)
 
 
 def reuse(model: OnnxModel, batches: Iterable[Batch], statistics: Path) -> Calibration:
@@ -123,10 +125,7 @@ def reuse(model: OnnxModel, batches: Iterable[Batch], statistics: Path) -> Calib
             "Let it go on with --save-statistics and the same file.",
         )
     _refuse_other_data(stored, _seen(batches), statistics)
-    did = (
-        f"took the statistics of {len(stored.tensors)} tensors over {stored.seen.samples} samples from a file"
-    )
-    return _calibration(stored, clock, did, passes=0, resumed_from_batch=0)
+    return _calibration(stored, clock, passes=0, resumed_from=0)
 
 
 def observed_tensors(model: ir.Model) -> dict[str, int]:
@@ -234,21 +233,18 @@ def _seen(batches: Iterable[Batch]) -> DataSeen:
     return seen
 
 
-def _calibration(
-    state: Statistics, clock: Clock, did: str, *, passes: int, resumed_from_batch: int
-) -> Calibration:
+def _calibration(state: Statistics, clock: Clock, *, passes: int, resumed_from: int) -> Calibration:
     kept = (min(t.count, ROWS_KEPT) for t in state.tensors.values() if t.axis == -1)
+    samples, tensors = state.seen.samples, len(state.tensors)
     record = clock.record(
         "quantize",
         "calibrate",
-        did,
-        samples=state.seen.samples,
-        tensors=len(state.tensors),
+        f"ran {samples} samples through the float graph and observed {tensors} tensors",
+        samples=samples,
+        tensors=tensors,
         rows_kept_per_tensor=max(kept, default=0),
-        passes=passes,
-        resumed_from_batch=resumed_from_batch,
     )
-    return Calibration(state.tensors, state.seen.samples, record, state.seen)
+    return Calibration(state.tensors, samples, record, state.seen, passes, resumed_from)
 
 
 def _refuse_quantized(model: ir.Model, path: Path) -> None:

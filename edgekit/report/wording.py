@@ -27,6 +27,9 @@ EXPLANATIONS: dict[str, str] = {
     "rank_correlation": "Whether pairs of samples keep their order of similarity: 1 = same, 0 = shuffled.",
     "top1_agreement": "Share of samples for which both models choose the same class; 1 = always.",
     "kl_mean": "Kullback-Leibler divergence between the two models' class probabilities; 0 = equal.",
+    "range_growth": "Whether calibration had settled: 0 = the last tenth of its samples widened no range.",
+    "clip_rate": "Share of the values of one tensor, on samples that calibration did not see, that its 8-bit "
+    "codes cannot reach; 0 = none.",
     "accuracy_float": "Share of your labelled samples that the float model gets right.",
     "accuracy_quantized": "Share of your labelled samples that the shipped model gets right.",
     "accuracy_drop": "Accuracy of the float model minus that of the shipped one, in percentage points.",

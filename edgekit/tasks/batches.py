@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,6 +14,22 @@ from edgekit.tasks.text import TextPreprocessor
 _SIZES = (1, 2, 1)
 _REST = 8
 _FEWEST_LENGTHS = 3
+
+
+@dataclass(frozen=True)
+class SingleBatches:
+    """Every sample as a batch of its own, so that no padding is seen; can be read any number of times."""
+
+    preprocessor: Preprocessor
+    samples: Sequence[Sample]
+
+    def __iter__(self) -> Iterator[Inputs]:
+        """Make the batches one after the other."""
+        return (self.preprocessor.batch([sample]) for sample in self.samples)
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return len(self.samples)
 
 
 def golden_batches(

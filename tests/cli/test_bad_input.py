@@ -336,7 +336,7 @@ class TestRequest:
     def test_a_gate_of_another_task(self, refused, tiny_bert_dir):
         said = refused(*export(tiny_bert_dir, "--gate", "top1_agreement=0.9"))
         assert "unknown gate 'top1_agreement'" in said
-        assert "Known: cosine_mean" in said
+        assert "Known: clip_rate, cosine_mean" in said
 
     @pytest.mark.parametrize(
         ("flags", "message"),

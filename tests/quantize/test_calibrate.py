@@ -132,7 +132,7 @@ def test_after_a_kill_it_goes_on_from_the_checkpoint_to_the_same_bytes(block, ba
     with pytest.raises(DataError, match="did not end"):
         reuse(block, batches, tmp_path / "s.npz")
     resumed = calibrate(block, batches, statistics=tmp_path / "s.npz")
-    assert resumed.record.facts["resumed_from_batch"] == 24
+    assert resumed.resumed_from == 24
     calibrate(block, batches, statistics=tmp_path / "straight.npz")
     assert (tmp_path / "s.npz").read_bytes() == (tmp_path / "straight.npz").read_bytes()
 
