@@ -6,6 +6,7 @@ from pathlib import Path
 
 from edgekit import graph as g
 from edgekit.model import OnnxModel
+from edgekit.optimize.divide_by_root import divide_by_root
 from edgekit.optimize.flatten_tokens import flatten_tokens
 from edgekit.optimize.fold_batch_norm import fold_batch_norm
 from edgekit.optimize.mean_to_pool import mean_to_pool
@@ -42,6 +43,7 @@ def optimize(model: OnnxModel, path: Path) -> OnnxModel:
     done = {
         "batch_norms_folded": folded,
         "means_to_pools": mean_to_pool(loaded),
+        "divisions_by_root": divide_by_root(loaded),
         "products_to_gemm": flatten_tokens(loaded, shapes),
         "projections_packed": pack_projections(loaded),
     }

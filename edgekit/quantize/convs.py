@@ -10,7 +10,7 @@ from edgekit.quantize.calibrate import Calibration
 from edgekit.quantize.insert import dequantized_weight, hold_in_8_bits, int32_bias
 from edgekit.quantize.plan import Plan, transposed
 from edgekit.quantize.ranges import choose_range
-from edgekit.quantize.schemes import ActivationScheme, Affine, quantize_weight
+from edgekit.quantize.schemes import ActivationScheme, Affine, quantize_weight, with_room_for_bias
 from edgekit.recipe import QuantizeOptions
 
 
@@ -39,12 +39,13 @@ def quantize_convs(
         activation = node.inputs[0]
         assert activation is not None
         step = affines[plan.tensors[activation]].scale
+        bias = g.constant(node.inputs[2]) if len(node.inputs) > 2 else None
+        if bias is not None:
+            codes, scale = with_room_for_bias(codes, scale, channels, step, bias)
         node.replace_input_with(
             1, dequantized_weight(graph, node, codes, scale, channels, old.name or "weight")
         )
-        if len(node.inputs) > 2 and node.inputs[2] is not None:
-            bias = g.constant(node.inputs[2])
-            assert bias is not None
+        if bias is not None and node.inputs[2] is not None:
             int32_bias(graph, node, bias, step, scale, node.inputs[2].name or "bias")
     for value, source in plan.tensors.items():
         hold_in_8_bits(graph, value, affines[source], plan.on_tensors if value in plan.entries else None)

@@ -2,7 +2,7 @@
 
 Dividing an activation's channels costs nothing when whatever makes the activation is linear in constants:
 
-* the weight and bias of a LayerNorm or RMSNorm that only these products read;
+* the weight and bias of a LayerNorm or RMSNorm, or the vector of a Mul, that only these products read;
 * the value projection of attention, when the activation is `softmax(...) @ value` with its heads put back
   together: attention mixes positions and never channels, so channel c of the result is scaled exactly as
   channel c of the value is. The projection loses nothing either: its scales are per output channel.
@@ -60,10 +60,20 @@ def find_fold(group: LinearGroup) -> Fold | None:
 
 def _into_norm(activation: ir.Value) -> Fold | None:
     norm = activation.producer()
+    if norm is not None and norm.op_type == "Mul":
+        return _into_scale(norm)
     if norm is None or norm.op_type not in ("LayerNormalization", "RMSNormalization"):
         return None
     parts = [(norm, i, -1, 0) for i, value in enumerate(norm.inputs) if i and value is not None]
     return Fold(norm.op_type, tuple(parts), early=False) if _constant(parts) else None
+
+
+def _into_scale(multiply: ir.Node) -> Fold | None:
+    """Return the fold into the constant vector of a Mul, which ends an RMSNorm in primitive nodes."""
+    constants = [g.constant(value) for value in multiply.inputs]
+    vectors = [i for i, c in enumerate(constants) if c is not None and c.ndim == 1 and c.size > 1]
+    parts = tuple((multiply, index, -1, 0) for index in vectors)
+    return Fold("scale before it", parts, early=False) if len(parts) == 1 else None
 
 
 def _into_value_projection(activation: ir.Value) -> Fold | None:

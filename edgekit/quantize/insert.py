@@ -52,6 +52,29 @@ def hold_in_8_bits(
             graph.outputs[index] = held
 
 
+def part_readers(graph: ir.Graph, node: ir.Node) -> None:
+    """Put a Reshape that changes nothing behind a product whose float output is quantized and also read.
+
+    ONNX Runtime makes an int8 kernel of a product whose readers are all QuantizeLinear, or none of them.
+    Source: onnxruntime core/optimizer/qdq_transformer/selectors_actions/qdq_selectors.cc, CheckQDQNodes.
+
+    Args:
+        graph: Where the product is.
+        node: A quantized MatMul or Gemm.
+    """
+    out = node.outputs[0]
+    ops = {reader.op_type for reader in g.consumers(out)}
+    if "QuantizeLinear" not in ops or (ops == {"QuantizeLinear"} and not out.is_graph_output()):
+        return
+    uses = list(out.uses())
+    shape = ir.node("Shape", [out], name=f"{node.name}_shape")
+    same = ir.node("Reshape", [out, shape.outputs[0]], name=f"{node.name}_parted")
+    shape.outputs[0].name, same.outputs[0].name = f"{out.name}_shape", f"{out.name}_parted"
+    for use in uses:
+        use.node.replace_input_with(use.idx, same.outputs[0])
+    graph.insert_after(node, [shape, same])
+
+
 def dequantized_weight(
     graph: ir.Graph, before: ir.Node, codes: np.ndarray, scale: np.ndarray, axis: int, name: str
 ) -> ir.Value:
@@ -89,7 +112,9 @@ def int32_bias(
     scale = (np.float32(activation) * weight.reshape(-1)).astype(np.float32)
     if scale.size != bias.size:
         scale = np.full(bias.shape, scale[0], np.float32)
-    codes = np.clip(np.rint(bias / scale), -(2**31 - 1), 2**31 - 1).astype(np.int32)
+    # In float64: float32 has no 2**31 - 1, and its 2**31 would come out as the lowest int32.
+    steps = np.divide(bias, scale, out=np.zeros(bias.shape), where=scale > 0, dtype=np.float64)
+    codes = np.clip(np.rint(steps), -(2**31 - 1), 2**31 - 1).astype(np.int32)
     node.replace_input_with(2, dequantized_weight(graph, node, codes, scale, 0, name))
 
 

@@ -146,8 +146,19 @@ def why_not(node: ir.Node) -> str:
         return f"the weight has {weight.ndim} axes: int8 kernels take 2"
     if node.op_type == "Gemm" and not _plain_gemm(node):
         return "Gemm with transA, alpha or beta has no int8 kernel"
-    bias = node.inputs[2] if node.op_type == "Conv" and len(node.inputs) > 2 else None
-    return "the bias is not constant" if bias is not None and g.constant(bias) is None else ""
+    return _why_not_bias(node, weight)
+
+
+def _why_not_bias(node: ir.Node, weight: np.ndarray) -> str:
+    value = node.inputs[2] if node.op_type != "MatMul" and len(node.inputs) > 2 else None
+    if value is None:
+        return ""
+    bias = g.constant(value)
+    if bias is None:
+        return "the bias is not constant"
+    channels = weight.shape[0 if node.op_type == "Conv" or transposed(node) else 1]
+    vector = bias.size == 1 or bias.shape in ((channels,), (1, channels))
+    return "" if vector else "the bias is not one number per channel"
 
 
 def weight_matrix(node: ir.Node) -> np.ndarray:

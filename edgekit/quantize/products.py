@@ -10,10 +10,10 @@ import onnx_ir as ir
 from edgekit import graph as g
 from edgekit.quantize.calibrate import Calibration
 from edgekit.quantize.fold import Fold, find_fold
-from edgekit.quantize.insert import dequantized_weight, int32_bias, quantize_dequantize
+from edgekit.quantize.insert import dequantized_weight, int32_bias, part_readers, quantize_dequantize
 from edgekit.quantize.linear import LinearRules, LinearSolution, QuantizedWeight, solve
 from edgekit.quantize.plan import LinearGroup, transposed, weight_matrix
-from edgekit.quantize.schemes import Affine, pair_sums
+from edgekit.quantize.schemes import Affine, pair_sums, with_room_for_bias
 from edgekit.record import Fact, Skip
 
 
@@ -50,6 +50,8 @@ def quantize_products(
     for group in usable:
         solution, fold = solved[group.activation], folds[group.activation]
         layers.append(_apply(graph, group, solution, fold, skipped, bias_correction=bias_correction))
+    for node in (node for group in usable for node in group.nodes):
+        part_readers(graph, node)
     return layers, skipped
 
 
@@ -116,15 +118,16 @@ def _set_weight(
     flip = transposed(node)
     old = node.inputs[1]
     name = (old.name if old is not None else None) or f"{node.name}_weight"
-    codes = weight.codes.T if flip else weight.codes
-    held = dequantized_weight(graph, node, codes, weight.scale, 0 if flip else 1, name)
+    bias = g.constant(node.inputs[2]) if node.op_type == "Gemm" and len(node.inputs) > 2 else None
+    codes, scale = weight.codes, weight.scale
+    if bias is not None:
+        bias = np.broadcast_to(bias.reshape(-1), shift.shape) + shift
+        codes, scale = with_room_for_bias(codes, scale, 1, affine.scale, bias)
+    held = dequantized_weight(graph, node, codes.T if flip else codes, scale, 0 if flip else 1, name)
     node.replace_input_with(1, held)
-    if node.op_type == "Gemm" and len(node.inputs) > 2 and node.inputs[2] is not None:
-        bias = g.constant(node.inputs[2])
-        if bias is not None:
-            full = np.broadcast_to(bias.reshape(-1), shift.shape) + shift
-            int32_bias(graph, node, full, affine.scale, weight.scale, f"{node.inputs[2].name}_corrected")
-            return
+    if bias is not None and node.inputs[2] is not None:
+        int32_bias(graph, node, bias, affine.scale, scale, f"{node.inputs[2].name}_corrected")
+        return
     if shift.any() and not _add_to_bias(graph, node, shift):
         skipped.append(Skip(f"bias correction of {node.op_type} {node.name}", "no constant bias follows it"))
 

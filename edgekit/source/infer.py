@@ -29,8 +29,8 @@ def infer_task(config: dict[str, Any]) -> str:
     name = model_class(config).__name__
     try:
         task = TasksManager.infer_task_from_model(model_class(config))
-    except (ValueError, KeyError):
-        task = None
+    except (ValueError, KeyError):  # it does not know every class, e.g. DeiT's
+        task = _task_of_class(model_class(config))
     if task in TRANSFORMERS_TASKS:
         return str(task)
     raise RecipeError(
@@ -40,6 +40,17 @@ def infer_task(config: dict[str, Any]) -> str:
         "Force one: --task feature-extraction exports its hidden states, --task generic all its outputs; "
         f"supported: sentence-embedding, {', '.join(TRANSFORMERS_TASKS)}.",
     )
+
+
+def _task_of_class(cls: Any) -> str | None:
+    """Return the task whose loader in transformers takes a model class, or None."""
+    import transformers
+
+    for task, (loader, _) in TRANSFORMERS_TASKS.items():
+        found = getattr(transformers, loader)._model_mapping.get(cls.config_class, None) if loader else None
+        if cls in (found if isinstance(found, tuple) else (found,)):
+            return task
+    return None
 
 
 def check_task(task: str) -> None:

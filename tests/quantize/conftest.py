@@ -42,6 +42,12 @@ def build(text: str, path, **constants) -> OnnxModel:
 
 
 @pytest.fixture
+def make_graph(tmp_path):
+    """Return a function that saves the float graph of an ONNX text and its constants."""
+    return lambda text, **constants: build(text, tmp_path / "float.onnx", **constants)
+
+
+@pytest.fixture
 def block(tmp_path) -> OnnxModel:
     """One attention block with an embedding; two channels of its activations are outliers."""
     rng = np.random.default_rng(0)

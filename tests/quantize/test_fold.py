@@ -94,3 +94,38 @@ def test_nodes_that_share_a_bias_get_names_of_their_own(block, batches, tmp_path
     made = quantize(optimized, calibration, load_profile("cpu-x86"), QuantizeOptions(), tmp_path / "q.onnx")
     names = [node.name for node in g.load(made.only.path).graph]
     assert len(names) == len(set(names))
+
+
+SCALED = """
+<ir_version: 10, opset_import: ["" : 20]>
+net (float[batch, sequence, 16] x) => (float[batch, sequence, 16] y)
+{
+   t = Tanh (x)
+   s = Mul (gamma, t)
+   y = MatMul (s, w)
+}
+"""
+
+
+def test_a_scale_that_only_the_products_read_takes_the_smoothing_exactly(make_graph, inputs, tmp_path):
+    """The last node of an RMSNorm in primitive nodes."""
+    rng = np.random.default_rng(1)
+    gamma, weight = (rng.normal(size=shape).astype(np.float32) for shape in ((16,), (16, 16)))
+    model = make_graph(SCALED, gamma=gamma, w=weight)
+    loaded, found = groups(model)
+    smoothing = rng.uniform(0.5, 2, 16).astype(np.float32)
+    find_fold(found["s"]).apply(loaded.graph, smoothing)
+    product = found["s"].nodes[0]
+    product.replace_input_with(1, g.add_constant(loaded.graph, "scaled", weight * smoothing[:, None]))
+    g.save(loaded, tmp_path / "folded.onnx")
+    before, after = (open_session(p, optimize=False) for p in (model.only.path, tmp_path / "folded.onnx"))
+    np.testing.assert_allclose(
+        after.run(None, inputs[0])[0], before.run(None, inputs[0])[0], rtol=1e-5, atol=1e-5
+    )
+
+
+def test_a_product_of_two_activations_takes_no_smoothing(make_graph):
+    text = SCALED.replace("Mul (gamma, t)", "Mul (x, t)")
+    weight = np.eye(16, dtype=np.float32)
+    _, found = groups(make_graph(text, w=weight))
+    assert find_fold(found["s"]) is None

@@ -12,6 +12,7 @@ from edgekit.quantize.schemes import (
     pair_sums,
     quantize_product_weight,
     quantize_weight,
+    with_room_for_bias,
 )
 
 SCHEMES = [
@@ -121,3 +122,18 @@ def test_the_codes_are_those_of_onnx_runtime(scheme):
     model = ir.Model(graph, ir_version=10)
     session = open_session(ir.serde.serialize_model(model).SerializeToString(), optimize=False)
     np.testing.assert_allclose(session.run(None, {"x": values})[0], affine.fake(values), atol=1e-6)
+
+
+@given(
+    arrays(np.int8, (6, 4), elements=st.integers(-127, 127)),
+    arrays(np.float32, 4, elements=st.floats(2.0**-40, 1, width=32)),
+    arrays(np.float32, 4, elements=st.floats(-100, 100, width=32)),
+)
+def test_every_bias_fits_half_the_accumulator_and_weights_move_by_half_a_step(codes, scale, bias) -> None:
+    step = 2.0**-20
+    new, wider = with_room_for_bias(codes, scale, 1, step, bias)
+    assert (np.abs(bias) <= step * wider.astype(np.float64) * 2**30 * (1 + 1e-6)).all()
+    moved = np.abs(new * wider.astype(np.float64) - codes * scale.astype(np.float64))
+    assert (moved <= wider / 2 * (1 + 1e-6)).all()
+    kept = wider == scale
+    np.testing.assert_array_equal(new[:, kept], codes[:, kept])

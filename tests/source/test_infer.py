@@ -1,0 +1,26 @@
+"""Which task a checkpoint is for."""
+
+import pytest
+
+from edgekit.errors import RecipeError
+from edgekit.source.infer import infer_task
+
+
+@pytest.mark.parametrize(
+    ("name", "task"),
+    [
+        ("BertForSequenceClassification", "text-classification"),
+        ("DeiTForImageClassification", "image-classification"),
+        ("DeiTForImageClassificationWithTeacher", "image-classification"),
+        ("MobileViTForImageClassification", "image-classification"),
+    ],
+)
+def test_the_class_says_the_task_also_where_optimum_does_not_know_it(name, task) -> None:
+    assert infer_task({"architectures": [name]}) == task
+
+
+@pytest.mark.parametrize("name", ["T5EncoderModel", "BertForMaskedLM"])
+def test_a_class_of_no_task_here_is_refused_with_the_way_out(name) -> None:
+    with pytest.raises(RecipeError, match=name) as caught:
+        infer_task({"architectures": [name]})
+    assert "--task generic" in caught.value.hint
