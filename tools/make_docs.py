@@ -1,7 +1,9 @@
 """Write the generated docs, or with `--check` fail when one is out of date.
 
-`docs/targets.md` comes from the profiles, `docs/cli.md` from the commands' help, and the table of figures in
-`README.md` from `benchmarks/results/`. Run from the checkout: python -m tools.make_docs [--check]
+`docs/targets.md` comes from the profiles, `docs/cli.md` from the commands' help, `docs/benchmarks.md` and the
+table of figures in `README.md` from `benchmarks/results/`.
+
+Run from the checkout: python -m tools.make_docs [--check]
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import Any
 
 import click
 
+from benchmarks.page import page as benchmarks_page
 from edgekit.cli import cli
 from edgekit.cli.targets import readable_value, short_types
 from edgekit.profile import TargetProfile, available, load_profile
@@ -23,6 +26,7 @@ from edgekit.store import write_text
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "minilm_cpu.json"
+COMPETITORS = ROOT / "benchmarks" / "results" / "competitors.json"
 
 TARGETS_INTRODUCTION = """# Targets
 
@@ -151,6 +155,7 @@ def pages(readme: str) -> dict[str, str]:
     return {
         "docs/targets.md": targets_page([load_profile(name) for name in available()]),
         "docs/cli.md": commands_page(cli),
+        "docs/benchmarks.md": benchmarks_page(json.loads(COMPETITORS.read_text(encoding="utf-8"))),
         "README.md": with_figures(readme, json.loads(RESULTS.read_text(encoding="utf-8"))),
     }
 

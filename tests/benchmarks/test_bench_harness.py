@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -84,6 +85,37 @@ def test_a_child_that_ends_well_gives_no_reason(build, tmp_path) -> None:
     assert harness.child([sys.executable, "-c", "print('done')"], tmp_path) == ""
     assert harness.last_line(tmp_path / "log.txt") == "done"
     assert harness.child([sys.executable, "-c", "raise SystemExit('because')"], tmp_path) == "because"
+
+
+def test_the_line_that_names_the_error_is_the_reason_and_not_the_advice_after_it() -> None:
+    log = "loading\nTraceback (most recent call last):\nsome.DataError: it is empty\nGive more.\n"
+    assert harness.last_words(log) == "some.DataError: it is empty"
+    assert harness.last_words("killed\n\n") == "killed"
+    assert harness.last_words("") == "no message"
+
+
+class Session:
+    """An ONNX Runtime session as far as the harness uses one: it gives its input back."""
+
+    def __init__(self, output: str) -> None:
+        self.output = output
+
+    def get_inputs(self):
+        return [SimpleNamespace(name="x")]
+
+    def get_outputs(self):
+        return [SimpleNamespace(name=self.output)]
+
+    def run(self, names, feed):
+        assert set(feed) == {"x"}
+        return [feed["x"]]
+
+
+def test_what_is_timed_ends_in_sentences_for_every_graph() -> None:
+    tokens = np.ones((2, 3, 4))
+    inputs = {"x": tokens, "unused": tokens}
+    assert harness.whole(Session("sentence_embedding"))(inputs)[0] is tokens
+    assert np.allclose(harness.whole(Session("last_hidden_state"))(inputs), np.full((2, 4), 0.5))
 
 
 def test_the_row_of_a_result_holds_no_path_of_this_machine() -> None:
