@@ -7,6 +7,7 @@ statistics and forgotten.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -84,6 +85,7 @@ def calibrate(
     _refuse_quantized(loaded, model.only.path)
     axes = observed_tensors(loaded)
     del loaded
+    gc.collect()  # graphs refer to their nodes and back: it would stay, with its weights
     state = Statistics(graph_sha256(model), DataSeen(), False, {n: TensorStats(a) for n, a in axes.items()})
     if statistics is not None and statistics.exists():
         state = _continued(state, statistics, batches)
