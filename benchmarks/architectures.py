@@ -15,6 +15,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,7 @@ class Rewrites:
         return cls(**{name: int(facts[name]) for name in cls.__annotations__})
 
 
+@cache
 def texts() -> tuple[str, ...]:
     """Return the texts that text models are fed."""
     return tuple(standard_library_texts(CALIBRATION + HELD_OUT))

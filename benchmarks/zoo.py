@@ -201,6 +201,7 @@ ARCHITECTURES = (
         takes="image",
         task=None,
         image_size=64,
+        processor={"do_normalize": False, "do_flip_channel_order": True},
     ),
     Architecture(
         "EfficientNet",
@@ -214,6 +215,7 @@ ARCHITECTURES = (
         },
         takes="image",
         task=None,
+        processor={"include_top": True},
     ),
 )
 

@@ -1,7 +1,7 @@
 """Write the generated docs, or with `--check` fail when one is out of date.
 
-`docs/targets.md` comes from the profiles, `docs/cli.md` from the commands' help, `docs/benchmarks.md` and the
-table of figures in `README.md` from `benchmarks/results/`.
+`docs/targets.md` comes from the profiles, `docs/cli.md` from the commands' help, `docs/architectures.md`,
+`docs/benchmarks.md` and the table of figures in `README.md` from `benchmarks/results/`.
 
 Run from the checkout: python -m tools.make_docs [--check]
 """
@@ -18,6 +18,7 @@ from typing import Any
 
 import click
 
+from benchmarks.architectures_page import page as architectures_page
 from benchmarks.page import page as benchmarks_page
 from edgekit.cli import cli
 from edgekit.cli.targets import readable_value, short_types
@@ -26,6 +27,7 @@ from edgekit.store import write_text
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "minilm_cpu.json"
+ARCHITECTURES = ROOT / "benchmarks" / "results" / "architectures.json"
 COMPETITORS = ROOT / "benchmarks" / "results" / "competitors.json"
 
 TARGETS_INTRODUCTION = """# Targets
@@ -155,6 +157,7 @@ def pages(readme: str) -> dict[str, str]:
     return {
         "docs/targets.md": targets_page([load_profile(name) for name in available()]),
         "docs/cli.md": commands_page(cli),
+        "docs/architectures.md": architectures_page(json.loads(ARCHITECTURES.read_text(encoding="utf-8"))),
         "docs/benchmarks.md": benchmarks_page(json.loads(COMPETITORS.read_text(encoding="utf-8"))),
         "README.md": with_figures(readme, json.loads(RESULTS.read_text(encoding="utf-8"))),
     }

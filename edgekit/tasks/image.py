@@ -23,8 +23,11 @@ from edgekit.tasks.samples import class_indices, require_kind
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_KNOWN_STEPS = {"do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb"}
-_OTHER_STEPS = ("rescale_offset", "include_top")  # of EfficientNet; without the "do_"
+_KNOWN_STEPS = {
+    *("do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb"),
+    "do_flip_channel_order",
+}
+_OTHER_STEPS = ("rescale_offset",)  # of EfficientNet; without the "do_"
 _CONVNEXT_WARPS_FROM = 384  # from this size on ConvNeXT resizes without a crop
 
 
@@ -67,6 +70,7 @@ class ImagePreprocessor:
         mean: Subtracted per channel after rescaling; None subtracts and divides nothing.
         std: Divided by per channel.
         label2id: Class name -> index.
+        bgr: The channels come out as blue, green, red (MobileViT).
     """
 
     input_name: str
@@ -78,6 +82,7 @@ class ImagePreprocessor:
     std: tuple[float, ...] | None
     label2id: Mapping[str, int] = field(default_factory=dict)
     modality: Modality = "image"
+    bgr: bool = False
 
     @classmethod
     def from_config(
@@ -113,16 +118,17 @@ class ImagePreprocessor:
         resize = _resize(config) if config.get("do_resize", "size" in config) else None
         if resize is not None and resize.shortest_edge is not None and config.get("crop_pct") is not None:
             resize, crop = _convnext(resize, float(config["crop_pct"]), crop)
-        normalize = config.get("do_normalize", "image_mean" in config)
+        mean, std = _normalization(config, channels)
         return cls(
             input_name=input_name,
             channels=channels,
             resize=resize,
             crop=crop,
             rescale_factor=config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else None,
-            mean=_per_channel(config, "image_mean", channels) if normalize else None,
-            std=_per_channel(config, "image_std", channels) if normalize else None,
+            mean=mean,
+            std=std,
             label2id=dict(label2id or {}),
+            bgr=channels == 3 and bool(config.get("do_flip_channel_order", False)),
         )
 
     @property
@@ -191,6 +197,8 @@ class ImagePreprocessor:
             steps.append({"step": "center_crop", "height": self.crop[0], "width": self.crop[1]})
         if self.rescale_factor is not None:
             steps.append({"step": "multiply", "by": self.rescale_factor})
+        if self.bgr:
+            steps.append({"step": "reorder_channels", "order": "BGR"})
         if self.mean is not None and self.std is not None:
             steps.append({"step": "normalize", "mean": list(self.mean), "std": list(self.std)})
         height, width = self.size or ("height", "width")
@@ -215,6 +223,8 @@ class ImagePreprocessor:
         if self.rescale_factor is not None:
             pixels = (pixels.astype(np.float64) * self.rescale_factor).astype(np.float32)
         pixels = pixels.astype(np.float32)
+        if self.bgr:
+            pixels = pixels[::-1].copy()
         if self.mean is not None and self.std is not None:
             mean, std = (np.array(values, np.float32)[:, None, None] for values in (self.mean, self.std))
             pixels = (pixels - mean) / std
@@ -301,6 +311,21 @@ def _height_width(key: str, size: Any) -> tuple[int, int]:
         f"preprocessor_config.json has {key} = {size!r}, which edgekit does not know",
         "Known: a number, height and width, or (for size) shortest_edge.",
     )
+
+
+def _normalization(
+    config: Mapping[str, Any], channels: int
+) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    """Return mean and standard deviation per channel, None and None where nothing is normalized.
+
+    EfficientNet's `include_top` divides by the deviation once more.
+    """
+    normalize, again = config.get("do_normalize", "image_mean" in config), config.get("include_top", False)
+    if not normalize and not again:
+        return None, None
+    mean = _per_channel(config, "image_mean", channels) if normalize else (0.0,) * channels
+    std = _per_channel(config, "image_std", channels)
+    return mean, tuple(value * value for value in std) if normalize and again else std
 
 
 def _per_channel(config: Mapping[str, Any], key: str, channels: int) -> tuple[float, ...]:

@@ -55,6 +55,9 @@ def theirs(name: str, config: dict, path: Path) -> np.ndarray:
         ("ViTImageProcessorPil", CLIP | {"do_resize": False}),
         ("CLIPImageProcessorPil", CLIP),
         ("ConvNextImageProcessorPil", VIT | {"size": {"shortest_edge": 20}, "crop_pct": 0.875}),
+        ("MobileViTImageProcessorPil", CLIP | {"do_normalize": False, "do_flip_channel_order": True}),
+        ("EfficientNetImageProcessorPil", VIT | {"include_top": True}),
+        ("EfficientNetImageProcessorPil", VIT | {"include_top": True, "do_normalize": False}),
         ("ConvNextImageProcessorPil", VIT | {"size": {"shortest_edge": 384}, "crop_pct": 0.875}),
     ],
 )
