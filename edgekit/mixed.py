@@ -27,6 +27,9 @@ from edgekit.tasks import task_named
 from edgekit.tasks.base import Inputs
 from edgekit.validate.parity import run_golden
 
+TUNING_SAMPLES = 64
+"""Calibration samples that forms are tried on: enough to rank them, few enough to run dozens of times."""
+
 # Trials of how many layers go back; beyond half of them "int8" would be a name only.
 _COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48)
 

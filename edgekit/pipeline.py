@@ -15,7 +15,9 @@ from pathlib import Path
 
 from edgekit.errors import GateError, RecipeError
 from edgekit.explaining import explain_timed
+from edgekit.golden import Golden
 from edgekit.machine import read_machine, versions
+from edgekit.mixed import TUNING_SAMPLES, quantize_within, record_tuning_golden
 from edgekit.model import ModelRef, OnnxModel, TorchModel
 from edgekit.optimize import optimize
 from edgekit.package import Contents, Package, seal, write_package
@@ -47,7 +49,7 @@ from edgekit.report.document import TargetReport
 from edgekit.report.html import render_html
 from edgekit.report.terminal import failures
 from edgekit.source import load
-from edgekit.store import dump_json, sha256_file, workspace, write_text, writing_folder
+from edgekit.store import dump_json, sha256_file, sha256_json, workspace, write_text, writing_folder
 from edgekit.tasks.base import Preprocessor
 from edgekit.tasks.batches import SingleBatches, golden_batches
 from edgekit.to_onnx import export_model, record_golden
@@ -64,6 +66,7 @@ class FloatGraph:
         model: After the rewrites that every target wants.
         golden: The golden's file.
         calibration: Statistics of its tensors; None where nothing is quantized.
+        tuning: Calibration samples with the float graph's outputs, to try forms on; None likewise.
         audit: What calibration tells about itself; None where there is none.
     """
 
@@ -71,6 +74,7 @@ class FloatGraph:
     model: OnnxModel
     golden: Path
     calibration: Calibration | None
+    tuning: Golden | None = None
     audit: CalibrationAudit | None = None
 
 
@@ -126,7 +130,7 @@ def export(
         refuse_unknown_gates(recipe.gates, [torch_model.task])
         torch_model, data = sift(torch_model, data, recipe)
         max_length = getattr(torch_model.preprocessor, "max_length", None)
-        resolved = _pin(recipe, torch_model, data)
+        resolved = _pin(recipe, torch_model, data, profiles)
         floats: dict[tuple[int, int], FloatGraph] = {}
         made: list[tuple[TargetProfile, OnnxModel, FloatGraph, Verdict]] = []
         explanations: list[Explanation | None] = []
@@ -138,7 +142,9 @@ def export(
                 )
             start = floats[versions_wanted]
             progress("quantize", f"{profile.name}", len(made) / len(profiles))
-            model = quantize_for(start, profile, recipe, scratch / f"{profile.name}.onnx")
+            twin = _twin(profile, made)
+            path = scratch / f"{profile.name}.onnx"
+            model = twin or quantize_for(start, profile, recipe, path, progress)
             progress("validate", f"{profile.name}", len(made) / len(profiles))
             verdict = validate(
                 model.only.path,
@@ -163,7 +169,7 @@ def export(
             for index, (profile, model, start, verdict) in enumerate(made):
                 target = folder / profile.name
                 target.mkdir()
-                contents = _contents(torch_model, resolved, recipe.targets[index])
+                contents = _contents(torch_model, resolved, recipe.targets[index], profile)
                 package, records = write_package(target, model, start.golden, profile, verdict, contents)
                 history = (*model.history, *records)
                 reports[index] = replace(reports[index], history=history)
@@ -215,14 +221,40 @@ def make_float(
     batches = SingleBatches(torch_model.preprocessor, samples)
     calibration = run_calibration(optimized, batches, run, folder)
     audit = audit_calibration(calibration, recipe.calibration.samples)
-    return FloatGraph(exported, optimized, golden_path, calibration, audit)
+    tried_on = golden_batches(torch_model.preprocessor, samples[:TUNING_SAMPLES])
+    tuning = record_tuning_golden(optimized, torch_model.task, tried_on)
+    return FloatGraph(exported, optimized, golden_path, calibration, tuning, audit)
 
 
-def quantize_for(start: FloatGraph, profile: TargetProfile, recipe: Recipe, path: Path) -> OnnxModel:
+def quantize_for(
+    start: FloatGraph, profile: TargetProfile, recipe: Recipe, path: Path, progress: Progress = silent
+) -> OnnxModel:
     """Return the graph to ship on a target: quantized, or the float one where the recipe says so."""
-    if start.calibration is None:
+    if start.calibration is None or start.tuning is None:
         return start.model
-    return quantize(start.model, start.calibration, profile, recipe.quantize, path)
+    if not recipe.quantize.mixed:
+        return quantize(start.model, start.calibration, profile, recipe.quantize, path)
+    return quantize_within(
+        start.model,
+        start.calibration,
+        profile,
+        recipe.quantize,
+        path,
+        tuning=start.tuning,
+        gates=recipe.gates,
+        progress=progress,
+    )
+
+
+def _twin(
+    profile: TargetProfile, made: Sequence[tuple[TargetProfile, OnnxModel, FloatGraph, Verdict]]
+) -> OnnxModel | None:
+    """Return the graph of an earlier target that has the same rules, without that target's audit."""
+    for other, model, _, _ in made:
+        rules = (other.onnx, other.quantization, other.policy.gates)
+        if rules == (profile.onnx, profile.quantization, profile.policy.gates):
+            return replace(model, history=tuple(r for r in model.history if r.step != "audit"))
+    return None
 
 
 def audited(
@@ -294,9 +326,10 @@ def _stop_on_failure(reports: Sequence[TargetReport], output: Path) -> None:
     )
 
 
-def _pin(recipe: Recipe, model: TorchModel, data: UserData) -> Recipe:
+def _pin(recipe: Recipe, model: TorchModel, data: UserData, profiles: Sequence[TargetProfile]) -> Recipe:
     """Return the recipe with its task and digests filled in, after holding them against a pinned recipe's."""
     found = Pinned(
+        profile_sha256=_profile_sha256(profiles[0]) if len(profiles) == 1 else None,
         model_sha256=model.source_sha256,
         calibration_sha256=data.sha256("calibration"),
         validation_sha256=data.sha256("validation"),
@@ -317,7 +350,12 @@ def _ranges(history: Sequence[StepRecord]) -> dict[str, object]:
     return {"ranges": found[-1]} if found else {}
 
 
-def _contents(model: TorchModel, recipe: Recipe, target: str) -> Contents:
+def _profile_sha256(profile: TargetProfile) -> str:
+    return sha256_json(profile.model_dump(mode="json", exclude={"sources", "status", "title"}))
+
+
+def _contents(model: TorchModel, recipe: Recipe, target: str, profile: TargetProfile) -> Contents:
+    pinned = recipe.pinned.model_copy(update={"profile_sha256": _profile_sha256(profile)})
     return Contents(
         name=model.name,
         task=model.task,
@@ -325,7 +363,7 @@ def _contents(model: TorchModel, recipe: Recipe, target: str) -> Contents:
         preprocessing=model.preprocessor.to_json(),
         files=model.files,
         config=model.config,
-        recipe=recipe.model_copy(update={"targets": (target,)}),
+        recipe=recipe.model_copy(update={"targets": (target,), "pinned": pinned}),
         versions=versions(),
     )
 

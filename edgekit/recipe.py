@@ -61,6 +61,7 @@ class QuantizeOptions(_Table):
         range_method: How a tensor's range is chosen from its statistics.
         percentile: Two-sided coverage for `range_method = "percentile"`, in percent.
         rounding: `nearest`, or `compensated`: each weight's error is made up for by those rounded after it.
+        mixed: Leave the layers that lose most in float where the gates would fail, as few as it takes.
         exclude: Names of nodes (shell patterns) to leave in float.
     """
 
@@ -70,6 +71,7 @@ class QuantizeOptions(_Table):
     range_method: Literal["mse", "minmax", "percentile", "entropy"] = "mse"
     percentile: Annotated[float, Field(gt=50, le=100)] = 99.99
     rounding: Literal["nearest", "compensated"] = "compensated"
+    mixed: bool = True
     exclude: tuple[str, ...] = ()
 
 
@@ -89,6 +91,7 @@ class Pinned(_Table):
     """Digests of the inputs that made a package; another input under the same name is refused."""
 
     model_sha256: str | None = None
+    profile_sha256: str | None = None
     calibration_sha256: str | None = None
     validation_sha256: str | None = None
 

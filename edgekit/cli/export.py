@@ -60,6 +60,7 @@ def _gates(context: click.Context, parameter: click.Parameter, values: tuple[str
     type=click.Choice(["nearest", "compensated"]),
     help="Rounding of weights.  [default: compensated]",
 )
+@click.option("--no-mixed", is_flag=True, help="Let a gate fail rather than leave layers in float.")
 @click.option("--exclude", multiple=True, help="Node names (shell pattern) to leave in float; repeatable.")
 @click.option(
     "--save-statistics",
@@ -157,6 +158,7 @@ def _recipe(path: Path | None, flags: dict[str, Any]) -> Recipe:
             "range_method": flags["range_method"],
             "percentile": flags["percentile"],
             "rounding": flags["rounding"],
+            "mixed": False if flags["no_mixed"] else None,
             "exclude": list(flags["exclude"]) or None,
         },
         "latency": {"runs": flags["runs"], "threads": flags["threads"]},

@@ -195,7 +195,7 @@ class TestRecipe:
         assert table["task"] == "sentence-embedding"
         assert table["targets"] == ["cpu-x86"]
         assert table["calibration"]["data"] == "texts.txt"
-        assert set(table["pinned"]) == {"model_sha256", "calibration_sha256"}
+        assert set(table["pinned"]) == {"model_sha256", "profile_sha256", "calibration_sha256"}
 
     def test_refuses_calibration_data_that_changed(self, in_embedding: Path, tmp_path, capsys):
         recipe = (in_embedding / "out/cpu-x86/recipe.toml").read_text()
@@ -315,8 +315,9 @@ class TestGates:
 
         sound = pipeline.quantize_for
 
-        def overflowing(start, profile, recipe, path):
-            made = sound(start, profile, recipe, path)
+        def overflowing(*arguments):
+            made = sound(*arguments)
+            path = made.only.path
             model = onnx.load(path)
             for constant in model.graph.initializer:
                 if constant.data_type == onnx.TensorProto.FLOAT and list(constant.dims) == [8]:
