@@ -162,7 +162,7 @@ def layer_losses(
     )
     layers = _layers(plan)
     every = [name for names, _ in layers for name in names]
-    alone = replace_embeddings(profile)
+    alone = _with_float_embeddings(profile)
     losses = []
     for names, multiply_adds in layers:
         others = tuple(escape(name) for name in every if name not in names)
@@ -173,7 +173,7 @@ def layer_losses(
     return tuple(losses)
 
 
-def replace_embeddings(profile: TargetProfile) -> TargetProfile:
+def _with_float_embeddings(profile: TargetProfile) -> TargetProfile:
     """Return the profile with embeddings in float, so that a layer's loss is its own."""
     rules = profile.quantization.model_copy(update={"embeddings": "float"})
     return profile.model_copy(update={"quantization": rules})

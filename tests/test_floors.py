@@ -38,7 +38,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("source", "compress"),
     ("to_onnx",),
     ("optimize", "quantize"),
-    ("runners", "validate"),
+    ("validate",),
     ("package", "report"),
     ("preflight", "revalidation", "explaining", "mixed"),
     ("search", "pipeline"),
