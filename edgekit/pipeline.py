@@ -42,6 +42,7 @@ from edgekit.quantize.audit import (
     audit_record,
     count_clipping,
 )
+from edgekit.quantize.dynamic import quantize_dynamic
 from edgekit.quantize.run import CalibrationRun, run_calibration
 from edgekit.recipe import Pinned, Recipe
 from edgekit.record import Clock, Progress, StepRecord, Verdict, silent
@@ -54,6 +55,7 @@ from edgekit.tasks.base import Preprocessor
 from edgekit.tasks.batches import SingleBatches, golden_batches
 from edgekit.to_onnx import export_model, record_golden
 from edgekit.validate import check_float, validate
+from edgekit.validate.candidates import Candidate, measure_candidates
 from edgekit.validate.explanation import Explanation
 
 
@@ -134,6 +136,7 @@ def export(
         floats: dict[tuple[int, int], FloatGraph] = {}
         made: list[tuple[TargetProfile, OnnxModel, FloatGraph, Verdict]] = []
         explanations: list[Explanation | None] = []
+        candidates: list[tuple[Candidate, ...]] = []
         for profile in profiles:
             versions_wanted = (profile.onnx.opset, profile.onnx.ir_version)
             if versions_wanted not in floats:
@@ -158,10 +161,15 @@ def export(
             model, verdict = audited(start, model, verdict, profile, data, recipe, torch_model.preprocessor)
             made.append((profile, model, start, verdict))
             explanations.append(explain_timed(model, start.golden, profile, verdict, max_length))
+            candidates.append(compare_forms(start, model, verdict, profile, recipe, max_length))
         refuse_unmeasured_gates(recipe, [verdict for *_, verdict in made])
         reports = [
-            make_report(torch_model, model, profile, verdict, data, resolved, model.history, explanation)
-            for (profile, model, _, verdict), explanation in zip(made, explanations, strict=True)
+            make_report(
+                torch_model, model, profile, verdict, data, resolved, model.history, explanation, forms
+            )
+            for (profile, model, _, verdict), explanation, forms in zip(
+                made, explanations, candidates, strict=True
+            )
         ]
         _stop_on_failure(reports, output)
         progress("package", f"writing {output}", None)
@@ -257,6 +265,38 @@ def _twin(
     return None
 
 
+def compare_forms(
+    start: FloatGraph,
+    model: OnnxModel,
+    verdict: Verdict,
+    profile: TargetProfile,
+    recipe: Recipe,
+    max_length: int | None,
+) -> tuple[Candidate, ...]:
+    """Return the forms that a model could ship in, measured side by side; none unless the recipe asks."""
+    if not recipe.latency.candidates or start.calibration is None:
+        return ()
+    dynamic = quantize_dynamic(start.model, profile, model.only.path.with_suffix(".dynamic.onnx"))
+    files = {
+        "float": start.exported.only.path,
+        "float-rewritten": start.model.only.path,
+        "dynamic": dynamic.only.path,
+        "static": model.only.path,
+    }
+    return measure_candidates(
+        files,
+        Golden.load(start.golden),
+        profile.runtime.points,
+        shipped="static",
+        timed=bool(verdict.latency),
+        runs=recipe.latency.runs,
+        threads=recipe.latency.threads or profile.runtime.threads,
+        session_options=profile.runtime.session_options,
+        gates={**profile.policy.gates, **recipe.gates},
+        max_length=max_length,
+    )
+
+
 def audited(
     start: FloatGraph,
     model: OnnxModel,
@@ -288,6 +328,7 @@ def make_report(
     recipe: Recipe,
     history: tuple[StepRecord, ...],
     explanation: Explanation | None = None,
+    candidates: tuple[Candidate, ...] = (),
 ) -> TargetReport:
     """Return the report of one target."""
     return TargetReport(
@@ -303,6 +344,7 @@ def make_report(
         command=f"edgekit export --recipe {profile.name}/recipe.toml -o OUTPUT",
         data={purpose: audit.to_json() for purpose, audit in data.audits.items()} | _ranges(history),
         explanation=explanation,
+        candidates=candidates,
     )
 
 

@@ -81,10 +81,12 @@ class LatencyOptions(_Table):
     Attributes:
         runs: Timed runs of each model at each point; 0 measures no latency.
         threads: Intra-op threads; None takes the target's.
+        candidates: Also make and time the other forms: the rewritten float graph and dynamic int8.
     """
 
     runs: Annotated[int, Field(ge=0)] = 60
     threads: PositiveInt | None = None
+    candidates: bool = False
 
 
 class Pinned(_Table):

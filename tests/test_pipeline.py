@@ -49,3 +49,16 @@ def test_a_profile_that_changed_under_a_pinned_recipe_is_refused(request_table, 
     with pytest.raises(RecipeError, match="profile is not the one"):
         edgekit.export(again, tmp_path / "other")
     assert not Path(tmp_path / "other").exists()
+
+
+def test_the_other_forms_are_measured_side_by_side_when_asked_for(request_table, tmp_path):
+    asked = request_table | {"targets": ["cpu-x86-portable"], "latency": {"runs": 10, "candidates": True}}
+    made = edgekit.export(recipe_from_table(asked), tmp_path / "out")
+    forms = {candidate.name: candidate for candidate in made.reports[0].candidates}
+    assert list(forms) == ["float", "float-rewritten", "dynamic", "static"]
+    assert [name for name, form in forms.items() if form.shipped] == ["static"]
+    assert all(form.speeds for form in forms.values())
+    assert forms["static"].file_bytes == (made.packages[0].path / "model.onnx").stat().st_size
+    page = made.report_path.read_text(encoding="utf-8")
+    assert "The forms it could ship in" in page
+    assert "dynamic int8" in page

@@ -78,6 +78,12 @@ def _gates(context: click.Context, parameter: click.Parameter, values: tuple[str
     "--runs", type=int, help="Timed runs per model and input shape; 0 times nothing.  [default: 60]"
 )
 @click.option("--threads", type=int, help="Intra-op threads when timing.  [default: the target's]")
+@click.option(
+    "--candidates",
+    is_flag=True,
+    default=None,
+    help="Also time the other forms: float rewritten, dynamic int8.",
+)
 @click.option("--keep-float", is_flag=True, default=None, help="Keep the float graph beside the packages.")
 @click.option("--force", is_flag=True, help="Replace the output folder if it is there.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and the resolved profiles, and stop.")
@@ -161,7 +167,7 @@ def _recipe(path: Path | None, flags: dict[str, Any]) -> Recipe:
             "mixed": False if flags["no_mixed"] else None,
             "exclude": list(flags["exclude"]) or None,
         },
-        "latency": {"runs": flags["runs"], "threads": flags["threads"]},
+        "latency": {key: flags[key] for key in ("runs", "threads", "candidates")},
     }
     merged = overlay(read_table(path) if path else {}, table)
     if "model" not in merged:

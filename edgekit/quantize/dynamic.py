@@ -29,12 +29,12 @@ def quantize_dynamic(model: OnnxModel, profile: TargetProfile, path: Path) -> On
     """
     tool = import_quantization()
     clock, before, rules = Clock(), model.file_bytes, profile.quantization
-    loaded = g.load(model.only.path)
-    g.forget_inner_shapes(loaded)  # the tool's shape inference fails on shapes that are there already
+    proto = ir.serde.serialize_model(g.load(model.only.path))
+    del proto.graph.value_info[:]  # the tool transposes weights and then trips over their old shapes
     logger = logging.getLogger()
     with workspace() as scratch:
         source = scratch / "float.onnx"
-        g.save(loaded, source)
+        source.write_bytes(proto.SerializeToString())
         level = logger.level
         logger.setLevel(logging.ERROR)
         try:

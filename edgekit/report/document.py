@@ -17,6 +17,7 @@ from edgekit.profile import TargetProfile
 from edgekit.record import StepRecord, Verdict
 
 if TYPE_CHECKING:
+    from edgekit.validate.candidates import Candidate
     from edgekit.validate.explanation import Explanation
 
 SCHEMA_VERSION = 1
@@ -46,6 +47,7 @@ _SHAPE: dict[str, Any] = {
     "history": [],
     "data": None,
     "explanation": None,
+    "candidates": [],
     "command": "",
 }
 
@@ -69,6 +71,7 @@ class TargetReport:
         command: The command line that makes this again.
         data: The audit of calibration and validation data, as JSON values; None where there was none.
         explanation: Where the time of the shipped graph goes; None where nothing was timed.
+        candidates: The forms that it could ship in, side by side; empty where they were not asked for.
     """
 
     model_name: str
@@ -83,6 +86,7 @@ class TargetReport:
     command: str
     data: Mapping[str, Any] | None = None
     explanation: Explanation | None = None
+    candidates: tuple[Candidate, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as strict JSON values; NaN and infinities become strings such as `Infinity`."""
@@ -99,6 +103,7 @@ class TargetReport:
                 "history": [record.to_json() for record in self.history],
                 "data": self.data,
                 "explanation": self.explanation.to_json(every_node=False) if self.explanation else None,
+                "candidates": [candidate.to_json() for candidate in self.candidates],
                 "command": self.command,
             }
         )

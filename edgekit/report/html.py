@@ -166,6 +166,7 @@ def _section(report: Document, markup: Any) -> dict[str, Any]:
         "no_speed": wording.no_speed(report),
         "latency": verdict["latency"],
         "latency_note": verdict["latency_note"],
+        "candidates": [_candidate(entry, report) for entry in report["candidates"]],
         "explained": explained.view(report["explanation"], markup) if report["explanation"] else None,
         "checks": checks,
         "charts": [(caption, markup(chart)) for caption, chart in charts(report)],
@@ -258,3 +259,27 @@ def _grouped(reports: Sequence[Document], key: str) -> list[tuple[str, Any]]:
             groups.append(([name], value))
     everyone = len(groups) == 1
     return [("" if everyone else ", ".join(names), value) for names, value in groups if value]
+
+
+_FORMS = {
+    "float": "fp32, as exported",
+    "float-rewritten": "fp32, rewritten",
+    "dynamic": "dynamic int8",
+    "static": "static int8",
+}
+
+
+def _candidate(entry: Document, report: Document) -> dict[str, Any]:
+    """Return a row of the table of forms: its headline checks and its speed-ups, as text."""
+    alike = {**report, "verdict": {**report["verdict"], "checks": entry["checks"]}}
+    return {
+        "name": _FORMS.get(str(entry["name"]), str(entry["name"])),
+        "shipped": entry["shipped"],
+        "file_bytes": entry["file_bytes"],
+        "quality": wording.quality(alike),
+        "speeds": [
+            f"{speed['shape']}: {wording.say_times(speed['speedup'])}"
+            f" ({speed['speedup_low']:.2f}–{speed['speedup_high']:.2f})"
+            for speed in entry["speeds"]
+        ],
+    }
