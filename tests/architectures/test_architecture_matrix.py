@@ -12,7 +12,7 @@ from benchmarks.architectures import TARGETS, outcome, prepare
 from benchmarks.zoo import ARCHITECTURES
 from edgekit import graph as g
 
-QUICK = ("ELECTRA", "T5 encoder", "ConvNeXt")
+QUICK = ("ELECTRA",)
 """One each of post-norm with a bias, pre-norm without, and convolutional."""
 
 FEWEST_DB = 10
