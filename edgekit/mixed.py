@@ -8,7 +8,7 @@ the budget allows.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
 
@@ -204,9 +204,7 @@ def _layers(plan: Plan) -> list[tuple[tuple[str, ...], int]]:
 def _failed(path: Path, tuning: Golden, overrides: Mapping[str, float]) -> list[Check]:
     session = open_session(path, threads=usable_cores())
     checks = task_named(tuning.task).compare(tuning, run_golden(session, tuning, path)).checks
-    budgeted = [
-        replace(check, budget=overrides[check.name]) if check.name in overrides else check for check in checks
-    ]
+    budgeted = (check.with_budget(overrides) for check in checks)
     return [check for check in budgeted if not check.passed]
 
 

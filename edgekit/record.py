@@ -10,7 +10,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -87,6 +87,12 @@ class Check:
     comparison: Literal[">=", "<="] = ">="
     budget: float | None = None
     why: str = ""
+
+    def with_budget(self, budgets: Mapping[str, float]) -> Check:
+        """Return the check with the budget that `budgets` has under its name, or as it is."""
+        if self.name not in budgets:
+            return self
+        return replace(self, budget=budgets[self.name], why="set by the request or the target")
 
     @property
     def passed(self) -> bool:

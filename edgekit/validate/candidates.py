@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +105,7 @@ def measure_candidates(
             name,
             path.stat().st_size,
             tuple(
-                check if check.name not in gates else _with(check, gates[check.name])
+                check.with_budget(gates)
                 for check in task.compare(golden, run_golden(sessions[name], golden, path)).checks
             ),
             tuple(speeds[name]),
@@ -134,7 +134,3 @@ def _time(
         name: Speed(shape, float(np.median(times[name])), *bootstrap_ratio(base, np.array(times[name])))
         for name in names
     }
-
-
-def _with(check: Check, budget: float) -> Check:
-    return replace(check, budget=budget, why="set by the request or the target")

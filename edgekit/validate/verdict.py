@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from edgekit.golden import Golden
@@ -79,7 +78,7 @@ def validate(
             max_length=max_length,
         )
     overrides = {**profile.policy.gates, **gates}
-    checks = [_with_budget(check, overrides) for check in comparison.checks]
+    checks = [check.with_budget(overrides) for check in comparison.checks]
     checks.append(_size_check(float_size.file_bytes / shipped_size.file_bytes, profile, overrides))
     if points or "speedup" in overrides:
         checks.append(_speed_check(points, note, overrides))
@@ -93,12 +92,6 @@ def validate(
         comparison.errors,
         tuple(_notes(points, missing, profile)),
     )
-
-
-def _with_budget(check: Check, overrides: Mapping[str, float]) -> Check:
-    if check.name not in overrides:
-        return check
-    return replace(check, budget=overrides[check.name], why="set by the request or the target")
 
 
 def _size_check(ratio: float, profile: TargetProfile, overrides: Mapping[str, float]) -> Check:
