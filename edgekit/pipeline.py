@@ -173,6 +173,7 @@ def export(
         ]
         _stop_on_failure(reports, output)
         progress("package", f"writing {output}", None)
+        sealed: list[Package] = []
         with writing_folder(output, force=force) as folder:
             for index, (profile, model, start, verdict) in enumerate(made):
                 target = folder / profile.name
@@ -181,12 +182,12 @@ def export(
                 package, records = write_package(target, model, start.golden, profile, verdict, contents)
                 history = (*model.history, *records)
                 reports[index] = replace(reports[index], history=history)
-                seal(package, reports[index].to_json())
+                sealed.append(seal(package, reports[index].to_json()))
             if recipe.keep_float:
                 for start in floats.values():
                     shutil.copyfile(start.exported.only.path, folder / f"float-opset{start.model.opset}.onnx")
             write_report(folder, reports)
-    packages = tuple(Package(output / p.name, _manifest(output / p.name)) for p in profiles)
+    packages = tuple(Package(output / package.path.name, package.manifest) for package in sealed)
     return ExportResult(output, packages, tuple(reports), output / "report.html")
 
 
@@ -408,10 +409,3 @@ def _contents(model: TorchModel, recipe: Recipe, target: str, profile: TargetPro
         recipe=recipe.model_copy(update={"targets": (target,), "pinned": pinned}),
         versions=versions(),
     )
-
-
-def _manifest(path: Path) -> dict[str, object]:
-    import json
-
-    manifest: dict[str, object] = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-    return manifest
