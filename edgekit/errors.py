@@ -12,8 +12,10 @@ The tree::
     │   └── OutputExistsError    the output is there already and --force was not given
     ├── ExportError              (exit 2) the exporter cannot convert this model; names the op and its module
     ├── GateError                (exit 1) a measured value missed its budget
+    ├── RunnerFailedError        (exit 1) a model fails, crashes or hangs where a runner runs it
     └── MachineError       (exit 3) this machine lacks something
         ├── MissingDependencyError    a package is not installed
+        ├── RunnerMissingError   a runner is not installed, or its files are damaged
         └── StorageError         disk full, permission denied
 
 Exit codes: 0 good, 1 a gate failed, 2 usage or bad input, 3 environment, 130 interrupted; an error that is
@@ -24,6 +26,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Literal
 
 
 class EdgekitError(Exception):
@@ -84,6 +87,27 @@ class GateError(EdgekitError):
     exit_code = 1
 
 
+class RunnerFailedError(EdgekitError):
+    """A model does not run where a runner runs it.
+
+    Args:
+        runner: Name of the runner.
+        outcome: `failed` (the runtime refuses or raises), `crashed` (ended by a signal) or `hung`.
+        why: What it said, or which signal.
+        hint: What to do next.
+    """
+
+    exit_code = 1
+
+    def __init__(
+        self, runner: str, outcome: Literal["failed", "crashed", "hung"], why: str, hint: str = ""
+    ) -> None:
+        super().__init__(f"{runner}: {outcome}: {why}", hint)
+        self.runner = runner
+        self.outcome: Literal["failed", "crashed", "hung"] = outcome
+        self.why = why
+
+
 class MachineError(EdgekitError):
     """This machine lacks something that the request needs."""
 
@@ -105,6 +129,10 @@ class MissingDependencyError(MachineError):
             f"Install it with: pip install 'edgekit[{extra}]'",
         )
         self.package = package
+
+
+class RunnerMissingError(MachineError):
+    """A runner is not installed here, or its files are damaged."""
 
 
 class StorageError(MachineError):

@@ -182,6 +182,58 @@ class OutputError:
     values: tuple[float, ...]
 
 
+Level = Literal["native", "masked", "emulated", "simulated", "board", "packaged only", "unverified"]
+"""What a run proves: on this CPU, on it with features off, on an emulated CPU, in a functional simulation, on
+the device itself; or that it was only packaged, or not even looked at."""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """One row of the matrix: a package on one runner.
+
+    Attributes:
+        runner: Name of the runner, e.g. `arm64-cortex-a53`.
+        level: What a run there proves.
+        outcome: `ran`, or why there is nothing to compare.
+        why: The reason where it did not run.
+        checks: The task's measures against the golden, `finite`, `deterministic` and, where the result has
+            to be the same as elsewhere, `identical`; with budgets.
+        same_as_native: Share of the golden's samples whose outputs are the native run's, byte for byte; None
+            where there was no native run.
+        largest_difference: Largest absolute difference to the native run's outputs.
+        latency: Float against shipped, measured there; empty where a clock means nothing.
+        counts: Instructions of one inference by point and class, `{point: {"shipped": {class: n}}}`, and of
+            the float model under `float`.
+        load_ms: Time to open the session, milliseconds.
+        peak_memory_bytes: What opening the session and running the golden adds.
+        runtime_version: Version of ONNX Runtime there.
+        cpu: The CPU as seen from inside.
+        facts: What else the place told, by name with unit; an estimate says so in its name.
+        seconds: Wall time of the whole run.
+    """
+
+    runner: str
+    level: Level
+    outcome: Literal["ran", "failed", "crashed", "hung", "missing"]
+    why: str = ""
+    checks: tuple[Check, ...] = ()
+    same_as_native: float | None = None
+    largest_difference: float | None = None
+    latency: tuple[LatencyPoint, ...] = ()
+    counts: Mapping[str, Mapping[str, Mapping[str, int]]] = field(default_factory=dict)
+    load_ms: float | None = None
+    peak_memory_bytes: int | None = None
+    runtime_version: str = ""
+    cpu: str = ""
+    facts: Mapping[str, Fact] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def passed(self) -> bool:
+        """True where it ran and every check holds; a runner that is missing passes nothing."""
+        return self.outcome == "ran" and all(check.passed for check in self.checks)
+
+
 @dataclass(frozen=True)
 class Verdict:
     """Everything that was measured on one artifact for one target.

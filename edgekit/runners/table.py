@@ -1,0 +1,48 @@
+"""All runners, in the order to show them, and how a name on the command line becomes one."""
+
+from __future__ import annotations
+
+from edgekit.errors import RunnerMissingError, nearest
+from edgekit.runners.base import Runner
+from edgekit.runners.kit import Kit
+from edgekit.runners.native import Native
+
+RUNNERS: tuple[Runner, ...] = (Native(),)
+"""Every runner that has a fixed name."""
+
+
+def runner_named(name: str) -> Runner:
+    """Return the runner that a `--on` value names.
+
+    Raises:
+        RunnerMissingError: There is none of that name.
+    """
+    for runner in RUNNERS:
+        if runner.name == name:
+            return runner
+    raise RunnerMissingError(f"unknown runner '{name}'", nearest(name, [r.name for r in RUNNERS]))
+
+
+def runners_named(names: tuple[str, ...]) -> tuple[Runner, ...]:
+    """Return the runners that `--on` values name, each once; `all` is every one that is ready.
+
+    Raises:
+        RunnerMissingError: One is unknown, or is named itself and not ready.
+    """
+    chosen: dict[str, Runner] = {}
+    for name in names:
+        if name == "all":
+            chosen |= {runner.name: runner for runner in RUNNERS if runner.state().ready}
+            continue
+        runner = runner_named(name)
+        state = runner.state()
+        if not state.ready:
+            raise RunnerMissingError(f"{name}: {state.missing}", f"Run: {state.hint}" if state.hint else "")
+        chosen[runner.name] = runner
+    return tuple(chosen.values())
+
+
+def kits() -> tuple[Kit, ...]:
+    """Return every kit, each once, in the order of the runners."""
+    found = {runner.kit.name: runner.kit for runner in RUNNERS if runner.kit is not None}
+    return tuple(found.values())
