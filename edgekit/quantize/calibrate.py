@@ -82,7 +82,7 @@ def calibrate(
     """
     clock = Clock()
     loaded = g.load(model.only.path)
-    _refuse_quantized(loaded, model.only.path)
+    refuse_quantized(loaded, model.only.path)
     axes = observed_tensors(loaded)
     del loaded
     gc.collect()  # graphs refer to their nodes and back: it would stay, with its weights
@@ -249,7 +249,12 @@ def _calibration(state: Statistics, clock: Clock, *, passes: int, resumed_from: 
     return Calibration(state.tensors, samples, record, state.seen, passes, resumed_from)
 
 
-def _refuse_quantized(model: ir.Model, path: Path) -> None:
+def refuse_quantized(model: ir.Model, path: Path) -> None:
+    """Raise where a graph computes in 8 bits anywhere: its rounding would be rounded again.
+
+    Raises:
+        ModelError: It does; the error names a node.
+    """
     found = next(g.nodes(model.graph, *_INT8_OPS), None)
     found = found or next((n for n in model.graph if n.op_type.startswith("QLinear")), None)
     if found is not None:

@@ -14,6 +14,7 @@ import onnx_ir as ir
 from edgekit import graph as g
 from edgekit.model import OnnxModel
 from edgekit.profile import TargetProfile
+from edgekit.quantize.calibrate import refuse_quantized
 from edgekit.record import Clock
 from edgekit.runtime import import_quantization
 from edgekit.store import workspace
@@ -26,10 +27,15 @@ def quantize_dynamic(model: OnnxModel, profile: TargetProfile, path: Path) -> On
         model: The float graph.
         profile: The target: per-channel weights and reduced range as for static quantization.
         path: The new file; the float file is not touched.
+
+    Raises:
+        ModelError: The graph is quantized already.
     """
     tool = import_quantization()
     clock, before, rules = Clock(), model.file_bytes, profile.quantization
-    proto = ir.serde.serialize_model(g.load(model.only.path))
+    loaded = g.load(model.only.path)
+    refuse_quantized(loaded, model.only.path)
+    proto = ir.serde.serialize_model(loaded)
     del proto.graph.value_info[:]  # the tool transposes weights and then trips over their old shapes
     logger = logging.getLogger()
     with workspace() as scratch:

@@ -7,7 +7,7 @@ from pathlib import Path
 from edgekit import graph as g
 from edgekit.model import OnnxModel
 from edgekit.profile import TargetProfile
-from edgekit.quantize.calibrate import Calibration
+from edgekit.quantize.calibrate import Calibration, refuse_quantized
 from edgekit.quantize.convs import quantize_convs
 from edgekit.quantize.insert import embedding_per_row
 from edgekit.quantize.linear import LinearRules
@@ -29,8 +29,12 @@ def quantize(
         profile: The target: types, symmetry, ranges, op types.
         options: Choices of the request.
         path: The new file; the float file is not touched.
+
+    Raises:
+        ModelError: The graph is quantized already.
     """
     loaded, rules, before = g.load(model.only.path), profile.quantization, model.file_bytes
+    refuse_quantized(loaded, model.only.path)
     plan = make_plan(
         loaded,
         matmul_ops=rules.matmul_ops,

@@ -30,6 +30,11 @@ def load(ref: ModelRef, task: str | None, *, scratch: Path) -> TorchModel:
     folder = Path(ref.spec).expanduser()
     if folder.is_dir():
         return _from_folder(folder, ref, task, scratch, revision=None)
+    if folder.is_file() and folder.suffix in (".onnx", ".ort"):
+        raise ModelError(
+            f"{folder} is a graph already: edgekit starts from the PyTorch model",
+            "Give the directory or factory that the graph was exported from.",
+        )
     if folder.is_file():
         raise ModelError(
             f"{folder} is a file, not a model directory",
@@ -48,6 +53,11 @@ def load(ref: ModelRef, task: str | None, *, scratch: Path) -> TorchModel:
 def _from_folder(
     folder: Path, ref: ModelRef, task: str | None, scratch: Path, *, revision: str | None
 ) -> TorchModel:
+    if (folder / "manifest.json").exists() and (folder / "model.onnx").exists():
+        raise ModelError(
+            f"{folder} is a package that edgekit made already",
+            "Give the model that it was made from; its recipe.toml names it.",
+        )
     if (folder / "modules.json").exists() and task in (None, "sentence-embedding"):
         if importlib.util.find_spec("sentence_transformers") is None:
             raise MissingDependencyError("sentence-transformers", "load sentence-transformers directories")

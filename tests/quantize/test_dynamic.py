@@ -3,8 +3,10 @@
 import logging
 
 import numpy as np
+import pytest
 
 from edgekit import graph as g
+from edgekit.errors import ModelError
 from edgekit.profile import load_profile
 from edgekit.quantize.dynamic import quantize_dynamic
 from edgekit.runtime import open_session
@@ -33,3 +35,10 @@ def test_the_float_file_and_the_logging_level_are_left_alone(block, tmp_path):
     quantize_dynamic(block, load_profile("cpu-x86-avx2"), tmp_path / "dynamic.onnx")
     assert block.only.path.read_bytes() == before
     assert logging.getLogger().level == level
+
+
+def test_a_quantized_graph_is_refused(block, tmp_path):
+    made = quantize_dynamic(block, load_profile("cpu-x86"), tmp_path / "dynamic.onnx")
+    with pytest.raises(ModelError, match=r"dynamic\.onnx is quantized already"):
+        quantize_dynamic(made, load_profile("cpu-x86"), tmp_path / "again.onnx")
+    assert not (tmp_path / "again.onnx").exists()

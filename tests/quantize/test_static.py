@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from edgekit import graph as g
+from edgekit.errors import ModelError
 from edgekit.profile import load_profile
 from edgekit.quantize import calibrate, quantize
 from edgekit.quantize.schemes import pair_sums
@@ -147,3 +148,10 @@ def test_a_constant_activation_is_left_in_float_and_recorded(block, batches, tmp
     whys = {s.what: s.why for r in quantized.history for s in r.skipped}
     assert "constant on the calibration data" in whys["MatMul MatMul_2"]
     assert "wq" in g.load(quantized.only.path).graph.initializers
+
+
+def test_a_quantized_graph_is_refused_and_nothing_is_written(block, calibration, tmp_path):
+    made = quantize(block, calibration, load_profile("cpu-x86"), QuantizeOptions(), tmp_path / "q.onnx")
+    with pytest.raises(ModelError, match=r"q\.onnx is quantized already: it has the QuantizeLinear node"):
+        quantize(made, calibration, load_profile("cpu-x86"), QuantizeOptions(), tmp_path / "again.onnx")
+    assert not (tmp_path / "again.onnx").exists()

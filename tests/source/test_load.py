@@ -15,10 +15,24 @@ def test_an_empty_directory_is_no_model(tmp_path: Path) -> None:
 
 
 def test_a_file_is_no_model(tmp_path: Path) -> None:
-    file = tmp_path / "model.onnx"
+    file = tmp_path / "model.bin"
     file.write_bytes(b"x")
     with pytest.raises(ModelError, match="is a file, not a model directory"):
         load(ModelRef(str(file)), None, scratch=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.ort"])
+def test_a_graph_is_no_pytorch_model(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(ModelError, match="is a graph already: edgekit starts from the PyTorch model"):
+        load(ModelRef(str(tmp_path / name)), None, scratch=tmp_path)
+
+
+def test_a_package_is_not_quantized_again(tmp_path: Path) -> None:
+    for name in ("manifest.json", "model.onnx", "config.json"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(ModelError, match="is a package that edgekit made already"):
+        load(ModelRef(str(tmp_path)), None, scratch=tmp_path)
 
 
 @pytest.mark.parametrize("spec", ["./no/such/dir", "a/b/c", "with space", "../up"])
