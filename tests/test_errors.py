@@ -18,7 +18,9 @@ EXIT_CODES = {
     "OutputExistsError": 2,
     "ExportError": 2,
     "GateError": 1,
+    "RunnerFailedError": 1,
     "MachineError": 3,
+    "RunnerMissingError": 3,
     "MissingDependencyError": 3,
     "StorageError": 3,
 }

@@ -1,7 +1,7 @@
 """The Python program that runs a job folder: native, on masked CPUs, under other runtimes, and on boards.
 
-It stands alone (Python 3.10, numpy and onnxruntime, no edgekit), because it is also copied to places that have
-nothing else::
+It stands alone (Python 3.10, numpy and onnxruntime, no edgekit), because it is also copied to places that
+have nothing else::
 
     python child.py JOB_FOLDER
 
@@ -152,9 +152,8 @@ def run_job(folder: Path) -> None:
         for index, feed in enumerate(feeds):
             found = shipped.run(job["output"], feed)
             if repeat == 0:
-                write_tensors(
-                    folder / "out" / f"{index:04d}.ekt", dict(zip(job["output"], found, strict=True))
-                )
+                named = dict(zip(job["output"], found, strict=True))
+                write_tensors(folder / "out" / f"{index:04d}.ekt", named)
                 first.append([value.tobytes() for value in found])
             else:
                 deterministic &= first[index] == [value.tobytes() for value in found]
