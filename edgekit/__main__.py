@@ -29,8 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except EdgekitError as error:
         return _say(error.message, error.hint, error.exit_code)
     except (click.exceptions.Abort, KeyboardInterrupt):
-        # An interrupt that came through an exec() leaves a mark, by which `python -m` would end with the signal
-        # instead of the code; the next exec() wipes it. Source: CPython, Python/pythonrun.c, run_eval_code_obj.
+        # An interrupt that came through an exec() leaves a mark, by which `python -m` would end with the
+        # signal instead of the code; the next exec() wipes it.
+        # Source: CPython, Python/pythonrun.c, run_eval_code_obj.
         exec("")
         return _say("interrupted; nothing was written", "", 130)
     except getattr(click.exceptions, "NoArgsIsHelpError", ()) as error:  # click 8.2 and newer
