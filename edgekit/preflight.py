@@ -11,9 +11,9 @@ from edgekit.data import DataAudit, Sample, draw, split
 from edgekit.errors import DataError, OutputExistsError, RecipeError, nearest
 from edgekit.model import TorchModel
 from edgekit.profile import TargetProfile, load_profile
-from edgekit.recipe import Recipe
+from edgekit.recipe import Pinned, Recipe
 from edgekit.record import Clock, Skip, Verdict
-from edgekit.store import refuse_existing, refuse_unwritable
+from edgekit.store import refuse_existing, refuse_unwritable, sha256_json
 from edgekit.tasks import TASKS, task_named
 
 
@@ -134,6 +134,33 @@ def sift(model: TorchModel, data: UserData, recipe: Recipe) -> tuple[TorchModel,
         replace(model, history=(*model.history, record)),
         replace(data, calibration=calibration, held_out=held_out),
     )
+
+
+def pin(recipe: Recipe, model: TorchModel, data: UserData, profiles: Sequence[TargetProfile]) -> Recipe:
+    """Return the recipe with its task and the digests of its inputs filled in.
+
+    Raises:
+        RecipeError: The recipe is pinned to other inputs.
+    """
+    found = Pinned(
+        profile_sha256=profile_sha256(profiles[0]) if len(profiles) == 1 else None,
+        model_sha256=model.source_sha256,
+        calibration_sha256=data.sha256("calibration"),
+        validation_sha256=data.sha256("validation"),
+    )
+    for key, pinned in recipe.pinned.model_dump(exclude_none=True).items():
+        if getattr(found, key) != pinned:
+            what = key.removesuffix("_sha256")
+            raise RecipeError(
+                f"the {what} is not the one that the recipe was made with (its SHA-256 differs)",
+                f"Restore the {what}, or remove pinned.{key} from the recipe to accept the new one.",
+            )
+    return recipe.model_copy(update={"task": model.task, "pinned": found})
+
+
+def profile_sha256(profile: TargetProfile) -> str:
+    """Return the digest of a profile's rules, without what only tells about them."""
+    return sha256_json(profile.model_dump(mode="json", exclude={"sources", "status", "title"}))
 
 
 def known_gates(task: str) -> tuple[str, ...]:

@@ -311,9 +311,9 @@ class TestGates:
     def test_values_that_are_not_finite_fail_and_still_make_strict_json(
         self, run, factory_model, place, monkeypatch
     ):
-        from edgekit import pipeline
+        from edgekit import target_run
 
-        sound = pipeline.quantize_for
+        sound = target_run.quantize_for
 
         def overflowing(*arguments):
             made = sound(*arguments)
@@ -325,7 +325,7 @@ class TestGates:
             onnx.save(model, path)
             return made
 
-        monkeypatch.setattr(pipeline, "quantize_for", overflowing)
+        monkeypatch.setattr(target_run, "quantize_for", overflowing)
         ran = run(*factory_model)
         assert ran.code == 1
         assert "Traceback" not in ran.err

@@ -1,0 +1,110 @@
+"""What happens once per float graph: export, proof against PyTorch, rewrites, calibration.
+
+Targets of one opset and IR version start from the same float graph.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edgekit.golden import Golden
+from edgekit.mixed import TUNING_SAMPLES, record_tuning_golden
+from edgekit.model import OnnxModel, TorchModel
+from edgekit.optimize import optimize
+from edgekit.preflight import UserData
+from edgekit.profile import TargetProfile
+from edgekit.quantize import Calibration
+from edgekit.quantize.audit import CalibrationAudit, audit_calibration
+from edgekit.quantize.run import CalibrationRun, run_calibration
+from edgekit.recipe import Recipe
+from edgekit.record import Progress, silent
+from edgekit.store import sha256_file
+from edgekit.tasks.batches import SingleBatches, golden_batches
+from edgekit.to_onnx import export_model, record_golden
+from edgekit.validate import check_float
+
+
+@dataclass(frozen=True)
+class Job:
+    """One export under way: what every float graph and every target is made from.
+
+    Attributes:
+        recipe: The request, with its task and digests filled in.
+        model: The model as it was loaded.
+        data: The user's samples.
+        scratch: Folder for files that go away with the job.
+        progress: Told of each stage as it begins.
+        calibration_run: Statistics to take or to keep, and a memory budget.
+    """
+
+    recipe: Recipe
+    model: TorchModel
+    data: UserData
+    scratch: Path
+    progress: Progress = silent
+    calibration_run: CalibrationRun = field(default_factory=CalibrationRun)
+
+    @property
+    def max_length(self) -> int | None:
+        """Longest token sequence that the model takes; None for a model without sequences."""
+        return getattr(self.model.preprocessor, "max_length", None)
+
+
+@dataclass(frozen=True)
+class FloatGraph:
+    """The float graph that several targets start from.
+
+    Attributes:
+        exported: As it was exported: what speed and size are compared with.
+        model: After the rewrites that every target wants.
+        golden: The golden's file.
+        calibration: Statistics of its tensors; None where nothing is quantized.
+        tuning: Calibration samples with the float graph's outputs, to try forms on; None likewise.
+        audit: What calibration tells about itself; None where there is none.
+    """
+
+    exported: OnnxModel
+    model: OnnxModel
+    golden: Path
+    calibration: Calibration | None
+    tuning: Golden | None = None
+    audit: CalibrationAudit | None = None
+
+
+def make_float_graphs(job: Job, profiles: tuple[TargetProfile, ...]) -> dict[tuple[int, int], FloatGraph]:
+    """Return the float graphs that profiles start from, by opset and IR version, in the profiles' order."""
+    wanted = dict.fromkeys((profile.onnx.opset, profile.onnx.ir_version) for profile in profiles)
+    return {key: make_float_graph(job, *key) for key in wanted}
+
+
+def make_float_graph(job: Job, opset: int, ir_version: int) -> FloatGraph:
+    """Export, prove against PyTorch, optimize, prove again, and calibrate.
+
+    Raises:
+        EdgekitError: The model cannot be exported, the graph is not the model, or the data is unfit.
+    """
+    folder = job.scratch / f"opset{opset}-ir{ir_version}"
+    folder.mkdir()
+    job.progress("export", f"exporting to opset {opset}, IR {ir_version}", None)
+    # The golden first: data that the model cannot take, or outputs that are not finite, show at once.
+    golden = record_golden(job.model, golden_batches(job.model.preprocessor, job.data.held_out))
+    exported = export_model(job.model, folder, opset=opset, ir_version=ir_version)
+    golden_path = folder / "golden.npz"
+    golden.save(golden_path)
+    job.progress("export", "comparing the float graph with PyTorch", None)
+    exported = exported.with_step(check_float(exported, golden)[1])
+    job.progress("optimize", "rewriting the float graph", None)
+    optimized = optimize(exported, folder / "optimized.onnx")
+    if sha256_file(optimized.only.path) != sha256_file(exported.only.path):
+        optimized = optimized.with_step(check_float(optimized, golden)[1])
+    if job.recipe.quantize.method == "none":
+        return FloatGraph(exported, optimized, golden_path, None)
+    samples, run = job.data.calibration, job.calibration_run
+    said = f"reading {run.statistics}" if run.statistics else f"running {len(samples)} samples"
+    job.progress("calibrate", said, None)
+    calibration = run_calibration(optimized, SingleBatches(job.model.preprocessor, samples), run, folder)
+    audit = audit_calibration(calibration, job.recipe.calibration.samples)
+    tried_on = golden_batches(job.model.preprocessor, samples[:TUNING_SAMPLES])
+    tuning = record_tuning_golden(optimized, job.model.task, tried_on)
+    return FloatGraph(exported, optimized, golden_path, calibration, tuning, audit)
