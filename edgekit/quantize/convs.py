@@ -7,7 +7,13 @@ import onnx_ir as ir
 from edgekit import graph as g
 from edgekit.profile import Quantization
 from edgekit.quantize.calibrate import Calibration
-from edgekit.quantize.insert import dequantized_weight, hold_in_8_bits, int32_bias
+from edgekit.quantize.insert import (
+    dequantized_weight,
+    hold_in_8_bits,
+    int32_bias,
+    keep_in_float,
+    rectify_codes,
+)
 from edgekit.quantize.plan import Plan, transposed
 from edgekit.quantize.ranges import choose_range
 from edgekit.quantize.schemes import ActivationScheme, Affine, quantize_weight, with_room_for_bias
@@ -48,5 +54,8 @@ def quantize_convs(
         if bias is not None and node.inputs[2] is not None:
             int32_bias(graph, node, bias, step, scale, node.inputs[2].name or "bias")
     for value, source in plan.tensors.items():
+        if scheme.symmetric:
+            rectify_codes(graph, value, affines[source])
         hold_in_8_bits(graph, value, affines[source], plan.on_tensors if value in plan.entries else None)
+    keep_in_float(graph)
     return affines

@@ -52,6 +52,57 @@ def hold_in_8_bits(
             graph.outputs[index] = held
 
 
+def rectify_codes(graph: ir.Graph, value: ir.Value, affine: Affine) -> None:
+    """Make a Relu or Clip that gives `value` work on codes, where no QuantizeLinear can stand for it.
+
+    The runtime drops such an op where the codes end where it cuts, at 0. Symmetric codes go on below 0, so
+    the convolution before it would stay float. Its output in the same codes loses nothing above 0, and on
+    codes there is a kernel for LeakyRelu; with a slope of 0 it is the Relu. An upper bound is kept by the
+    codes, which end at the largest value seen.
+    Source: onnxruntime core/optimizer/qdq_transformer/relu_quantizelinear.cc, qlinear_lookup_table.
+
+    Args:
+        graph: Where the value is.
+        value: float32, not held yet.
+        affine: Its codes.
+    """
+    node = value.producer()
+    before = node.inputs[0] if node is not None and node.op_type in ("Relu", "Clip") else None
+    if node is None or before is None:
+        return
+    low = g.constant(node.inputs[1]) if len(node.inputs) > 1 else None
+    if node.op_type == "Clip" and (low is None or low != 0):
+        return
+    pair = quantize_dequantize(graph, before, affine, before.name or "tensor")
+    graph.insert_before(node, pair)
+    node.op_type = "LeakyRelu"
+    node.resize_inputs(1)
+    node.replace_input_with(0, pair[-1].outputs[0])
+    node.attributes["alpha"] = ir.AttrFloat32("alpha", 0.0)
+
+
+def keep_in_float(graph: ir.Graph) -> None:
+    """Part each convolution and Gemm that has a float weight from the DequantizeLinear that it reads.
+
+    ONNX Runtime takes such a node for one that was meant to be quantized and rounds its weight, with one
+    scale for all, when it opens the file. A Clip to all finite numbers changes nothing and is left alone;
+    it costs one pass over the values. Reshapes and Identities would be taken away again.
+    Source: onnxruntime core/optimizer/qdq_transformer/weight_bias_quantization.cc; seen in 1.31.
+    """
+    bounds = np.finfo(np.float32)
+    for node in g.nodes(graph, "Conv", "ConvTranspose", "Gemm"):
+        read, weight = node.inputs[0], node.inputs[1]
+        source = read.producer() if read is not None else None
+        if source is None or source.op_type != "DequantizeLinear" or g.constant(weight) is None:
+            continue
+        low = g.add_constant(graph, f"{node.name}_lowest", np.array(bounds.min, np.float32))
+        high = g.add_constant(graph, f"{node.name}_highest", np.array(bounds.max, np.float32))
+        clip = ir.node("Clip", [read, low, high], name=f"{node.name}_in_float")
+        clip.outputs[0].name = f"{node.name}_read"
+        node.replace_input_with(0, clip.outputs[0])
+        graph.insert_before(node, clip)
+
+
 def part_readers(graph: ir.Graph, node: ir.Node) -> None:
     """Put a Reshape that changes nothing behind a product whose float output is quantized and also read.
 

@@ -197,3 +197,31 @@ def test_values_that_keep_their_range_share_its_scale(residual):
     shared = {value.name: source.name for value, source in plan.tensors.items()}
     assert shared == {"x": "x", "a": "a", "b": "b", "c": "c", "d": "d", "e": "d"}
     assert {value.name for value in plan.entries} == {"x"}
+
+
+@pytest.mark.parametrize("target", ["cpu-x86", "arm64"])
+def test_an_excluded_convolution_between_codes_computes_with_its_float_weight(residual, tmp_path, target):
+    shipped = quantized(residual, tmp_path / "q.onnx", target, exclude=("b0_", "y"))
+    optimized = tmp_path / "optimized.onnx"
+    open_session(
+        shipped.only.path, optimized_path=optimized, session_options={"session.qdqisint8allowed": "1"}
+    )
+    model = g.load(optimized)
+    floats = [n for n in model.graph if n.op_type in ("Conv", "FusedConv", "Gemm")]
+    assert {n.op_type for n in floats} & {"Conv", "FusedConv"}
+    assert "Gemm" in {n.op_type for n in floats}
+    for node in floats:  # the runtime may pad and reorder a weight, but neither round nor dequantize it
+        own = RESIDUAL_WEIGHTS["w3" if node.op_type == "Gemm" else "w1"]
+        assert np.isin(own, g.constant(node.inputs[1])).all()
+    assert sqnr_db(residual, shipped) > 25
+
+
+def test_symmetric_codes_do_not_leave_a_convolution_before_a_relu_in_float(residual, tmp_path):
+    (tmp_path / "mine.toml").write_text('extends = "arm64"\n[quantization]\nactivation_symmetric = true\n')
+    shipped = quantized(residual, tmp_path / "q.onnx", str(tmp_path / "mine.toml"))
+    values = g.load(shipped.only.path).graph.initializers.items()
+    assert not any(v.const_value.numpy().any() for name, v in values if name.endswith("zero_point"))
+    ops = as_run(shipped.only.path, tmp_path, **{"session.qdqisint8allowed": "1"})
+    assert not set(ops) & {"DequantizeLinear", "Conv", "FusedConv", "Add", "Relu", "Clip", "LeakyRelu"}
+    assert ops["QLinearConv"] == 3
+    assert sqnr_db(residual, shipped) > 25
