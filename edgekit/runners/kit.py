@@ -55,6 +55,7 @@ class Kit:
         build: Called with (folder of the fetched files, empty folder to fill). Raises `MachineError` where
             this machine lacks what it needs, e.g. a compiler.
         revision: Raised when `build` changes what it makes.
+        pins: Digests of what else the kit is made from: files of this machine or of edgekit.
         installed_bytes: About what it takes on disk, for the table.
     """
 
@@ -64,6 +65,7 @@ class Kit:
     build: Callable[[Path, Path], None]
     revision: int = 1
     installed_bytes: int = 0
+    pins: tuple[str, ...] = ()
 
     @property
     def download_bytes(self) -> int:
@@ -73,7 +75,7 @@ class Kit:
     @property
     def folder(self) -> Path:
         """Where it is, or will be."""
-        pinned = [self.revision, *((part.file, part.sha256) for part in self.parts)]
+        pinned = [self.revision, *((part.file, part.sha256) for part in self.parts), *self.pins]
         return cache_folder() / "runners" / f"{self.name}-{sha256_json(pinned)[:12]}"
 
 

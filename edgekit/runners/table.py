@@ -6,8 +6,9 @@ from edgekit.errors import RunnerMissingError, nearest
 from edgekit.runners.base import Runner
 from edgekit.runners.kit import Kit
 from edgekit.runners.native import Native
+from edgekit.runners.x86.tiers import TIERS as X86_TIERS
 
-RUNNERS: tuple[Runner, ...] = (Native(),)
+RUNNERS: tuple[Runner, ...] = (Native(), *X86_TIERS)
 """Every runner that has a fixed name."""
 
 
