@@ -201,7 +201,9 @@ class Execution:
         same_as_native: Share of the golden's samples whose outputs are the native run's, byte for byte; None
             where there was no native run.
         largest_difference: Largest absolute difference to the native run's outputs.
-        latency: Float against shipped, measured there; empty where a clock means nothing.
+        latency: Float against shipped, measured there; empty where a clock means nothing or no float model
+            was at hand.
+        p50_ms: Median time of the shipped model by input shape, milliseconds.
         counts: Instructions of one inference by point and class, `{point: {"shipped": {class: n}}}`, and of
             the float model under `float`.
         load_ms: Time to open the session, milliseconds.
@@ -220,6 +222,7 @@ class Execution:
     same_as_native: float | None = None
     largest_difference: float | None = None
     latency: tuple[LatencyPoint, ...] = ()
+    p50_ms: Mapping[str, float] = field(default_factory=dict)
     counts: Mapping[str, Mapping[str, Mapping[str, int]]] = field(default_factory=dict)
     load_ms: float | None = None
     peak_memory_bytes: int | None = None
@@ -232,6 +235,22 @@ class Execution:
     def passed(self) -> bool:
         """True where it ran and every check holds; a runner that is missing passes nothing."""
         return self.outcome == "ran" and all(check.passed for check in self.checks)
+
+    def to_json(self, *, measured: bool = True) -> dict[str, Any]:
+        """Return the row as JSON values.
+
+        Args:
+            measured: False leaves out what differs from run to run: times, memory, seconds, facts.
+        """
+        out = {**asdict(self), "passed": self.passed}
+        for entry, check in zip(out["checks"], self.checks, strict=True):
+            entry["state"] = check.state
+        for entry, point in zip(out["latency"], self.latency, strict=True):
+            entry["verdict"] = point.verdict
+        if not measured:
+            for key in ("latency", "p50_ms", "load_ms", "peak_memory_bytes", "seconds", "facts"):
+                del out[key]
+        return out
 
 
 @dataclass(frozen=True)
@@ -247,6 +266,7 @@ class Verdict:
         quantized_size: Footprint of the shipped model.
         output_errors: Distributions behind the parity checks.
         notes: Sentences that the report must say, e.g. that int8 is not faster here.
+        executions: Where else it was run, one row per runner; empty where nobody asked.
     """
 
     target: str
@@ -257,16 +277,22 @@ class Verdict:
     quantized_size: Footprint
     output_errors: tuple[OutputError, ...] = ()
     notes: tuple[str, ...] = ()
+    executions: tuple[Execution, ...] = ()
 
     @property
     def passed(self) -> bool:
-        """True when no check misses its budget."""
-        return all(check.passed for check in self.checks)
+        """True when no check misses its budget, and no runner that ran it found it wrong."""
+        return all(check.passed for check in self.checks) and not self.failed_executions
 
     @property
     def failed(self) -> tuple[Check, ...]:
         """The checks that miss their budget."""
         return tuple(check for check in self.checks if not check.passed)
+
+    @property
+    def failed_executions(self) -> tuple[Execution, ...]:
+        """The rows that show a fault; a runner that is not installed here shows nothing."""
+        return tuple(row for row in self.executions if not row.passed and row.outcome != "missing")
 
     def to_json(self) -> dict[str, Any]:
         """Return the verdict as JSON values, with each check's and point's outcome spelled out."""
@@ -276,6 +302,7 @@ class Verdict:
             entry["state"] = check.state
         for entry, point in zip(out["latency"], self.latency, strict=True):
             entry["verdict"] = point.verdict
+        out["executions"] = [row.to_json() for row in self.executions]
         return out
 
 

@@ -2,22 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from edgekit.errors import ModelError
+from edgekit.golden import Golden
+from edgekit.machine import read_machine, versions
 from edgekit.package.manifest import open_package
 from edgekit.recipe import read_table, recipe_from_table
-from edgekit.record import Verdict
+from edgekit.record import Progress, Verdict, silent
+from edgekit.report.document import load_reports, strict_json
+from edgekit.report.html import render_html
+from edgekit.runners import Runner
+from edgekit.runners.table import with_native
 from edgekit.validate import validate
+from edgekit.validate.matrix import MatrixOptions, run_matrix
 
 
-def revalidate(path: Path, *, float_path: Path | None = None, runs: int | None = None) -> Verdict:
-    """Check a package's files against their digests and run its gates.
+def revalidate(
+    path: Path,
+    *,
+    float_path: Path | None = None,
+    runs: int | None = None,
+    on: Sequence[Runner] = (),
+    timeout_s: float = 300.0,
+    progress: Progress = silent,
+) -> Verdict:
+    """Check a package's files against their digests and run its gates, here and wherever else is asked.
 
     Args:
         path: The package's folder.
-        float_path: A float graph to time against (`export --keep-float` keeps one); None times nothing.
+        float_path: A float graph to time against (`export --keep-float` keeps one); None times nothing but
+            the shipped graph on runners.
         runs: Timed runs; None takes the recipe's.
+        on: Runners to run it on, see `edgekit.runners.table`; the run on this CPU comes with them.
+        timeout_s: Seconds after which a runner counts as hung.
+        progress: Told of each runner.
 
     Raises:
         PackageError: A file is missing, changed, or does not belong.
@@ -28,7 +49,7 @@ def revalidate(path: Path, *, float_path: Path | None = None, runs: int | None =
     package = open_package(path)
     recipe = recipe_from_table(read_table(path / "recipe.toml"), str(path / "recipe.toml"))
     latency = recipe.latency if runs is None else recipe.latency.model_copy(update={"runs": runs})
-    return validate(
+    verdict = validate(
         package.model,
         package.golden,
         package.profile,
@@ -38,3 +59,30 @@ def revalidate(path: Path, *, float_path: Path | None = None, runs: int | None =
         latency=latency,
         max_length=package.max_length,
     )
+    if not on:
+        return verdict
+    options = MatrixOptions(
+        runs=latency.runs, timeout_s=timeout_s, gates=recipe.gates, max_length=package.max_length
+    )
+    executions = run_matrix(
+        package.model,
+        Golden.load(package.golden),
+        package.profile,
+        with_native(on),
+        options,
+        float_path=float_path,
+        progress=progress,
+    )
+    return replace(verdict, executions=executions)
+
+
+def reported(path: Path, verdict: Verdict) -> str:
+    """Return the HTML page of a package with a fresh verdict in the place of the one it was made with.
+
+    Args:
+        path: The package's folder.
+        verdict: What `revalidate` found.
+    """
+    report = load_reports(path / "report.json")[0]
+    fresh = {"machine": read_machine().to_json(), "versions": versions()}
+    return render_html([{**report, **fresh, "verdict": strict_json(verdict.to_json())}])

@@ -42,6 +42,7 @@ _SHAPE: dict[str, Any] = {
         "quantized_size": {},
         "output_errors": [],
         "notes": [],
+        "executions": [],
         "passed": None,
     },
     "history": [],

@@ -19,6 +19,7 @@ import numpy as np
 from edgekit.errors import InputError
 from edgekit.report import explained, svg, wording
 from edgekit.report.document import Document, completed
+from edgekit.report.matrix import headline_levels, matrix_rows, matrix_sentence
 
 RULES: tuple[tuple[str, str], ...] = (
     ("hardware.isa", "Instruction set"),
@@ -42,6 +43,7 @@ RULES: tuple[tuple[str, str], ...] = (
     ("runtime.session_options", "Session options"),
     ("packaging.ort_format", "Also in ORT format"),
     ("policy.wants", "Quantized for"),
+    ("policy.ship", "Form that ships"),
     ("policy.min_size_ratio", "File at least this many times smaller"),
     ("policy.gates", "Thresholds of its own"),
 )
@@ -157,7 +159,11 @@ def _section(report: Document, markup: Any) -> dict[str, Any]:
         "name": verdict["target"] or report["profile"]["name"],
         "profile": report["profile"],
         "word": wording.verdict_word(report),
-        "sentences": [*wording.summary_sentences(report), *verdict["notes"]],
+        "sentences": [
+            *wording.summary_sentences(report),
+            *([told] if (told := matrix_sentence(report)) else []),
+            *verdict["notes"],
+        ],
         "ratio": wording.size_ratio(report),
         "float_size": verdict["float_size"],
         "quantized_size": verdict["quantized_size"],
@@ -167,6 +173,8 @@ def _section(report: Document, markup: Any) -> dict[str, Any]:
         "latency": verdict["latency"],
         "latency_note": verdict["latency_note"],
         "candidates": [_candidate(entry, report) for entry in report["candidates"]],
+        "matrix": (rows := matrix_rows(report)),
+        "matrix_levels": headline_levels(rows),
         "explained": explained.view(report["explanation"], markup) if report["explanation"] else None,
         "checks": checks,
         "charts": [(caption, markup(chart)) for caption, chart in charts(report)],
@@ -261,20 +269,14 @@ def _grouped(reports: Sequence[Document], key: str) -> list[tuple[str, Any]]:
     return [("" if everyone else ", ".join(names), value) for names, value in groups if value]
 
 
-_FORMS = {
-    "float": "fp32, as exported",
-    "float-rewritten": "fp32, rewritten",
-    "dynamic": "dynamic int8",
-    "static": "static int8",
-}
-
-
 def _candidate(entry: Document, report: Document) -> dict[str, Any]:
     """Return a row of the table of forms: its headline checks and its speed-ups, as text."""
     alike = {**report, "verdict": {**report["verdict"], "checks": entry["checks"]}}
     return {
-        "name": _FORMS.get(str(entry["name"]), str(entry["name"])),
+        "name": entry.get("title") or entry["name"],
         "shipped": entry["shipped"],
+        "word": "pass" if entry.get("passed") else "fail",
+        "missed": [str(check["title"]) for check in wording.failed(alike)],
         "file_bytes": entry["file_bytes"],
         "quality": wording.quality(alike),
         "speeds": [

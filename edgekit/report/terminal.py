@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from edgekit.record import Verdict
 from edgekit.report import wording
 from edgekit.report.document import Document, TargetReport, completed, strict_json
+from edgekit.report.matrix import matrix_rows
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -81,14 +82,74 @@ def verdict_table(verdict: Verdict) -> Table:
     return table
 
 
+def matrix_table(verdict: Verdict) -> Table:
+    """Return one row per runner: what it proves, whether it is right there, how far from here, how fast."""
+    from rich import box
+    from rich.table import Table
+
+    document = completed({"verdict": strict_json(verdict.to_json())})
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    table.add_column("Runner", no_wrap=True)
+    for heading in ("Level", "State", "Quality", "Against this CPU", "Speed or instructions", "Runtime"):
+        table.add_column(heading, overflow="fold")
+    for row in matrix_rows(document):
+        quality = _plain("\n".join(f"{_SHORT.get(name, name)} {f.text}" for name, f in row.quality) or "–")
+        state = _styled(row.state)
+        if row.outcome != "ran":
+            state.append(f"\n{row.outcome}", style="dim")
+        table.add_row(
+            _plain(row.runner),
+            row.level,
+            state,
+            quality,
+            row.native,
+            "\n".join(row.speed) or "–",
+            row.runtime,
+        )
+    return table
+
+
+def forms_table(report: TargetReport | Document) -> Table:
+    """Return one row per form that a model could ship in: gates, size, quality, speed-up over float."""
+    from rich import box
+    from rich.table import Table
+
+    document = completed(report.to_json() if isinstance(report, TargetReport) else report)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    for heading in ("Form", "Gates", "Size", "Quality", "Speed-up (interval)"):
+        table.add_column(heading, overflow="fold")
+    for entry in document["candidates"]:
+        alike = {**document, "verdict": {**document["verdict"], "checks": entry["checks"]}}
+        name = _plain(str(entry.get("title") or entry["name"]))
+        if entry["shipped"]:
+            name.append("\nships", style="bold")
+        speeds = [
+            f"{speed['shape']} {wording.say_times(speed['speedup'])}"
+            f" ({speed['speedup_low']:.2f}–{speed['speedup_high']:.2f})"
+            for speed in entry["speeds"]
+        ]
+        table.add_row(
+            name,
+            _styled("pass" if entry.get("passed") else "fail"),
+            wording.say_bytes(entry["file_bytes"]),
+            _quality(alike),
+            "\n".join(speeds) or "not measured here",
+        )
+    return table
+
+
 def failures(verdict: Verdict) -> str:
-    """Return one line per check that misses its budget: value, budget and reason; empty where none does."""
+    """Return one line per check that misses its budget, here or on a runner; empty where none does."""
     lines = []
     for check in strict_json(verdict.to_json())["checks"]:
         if check["state"] == "fail":
             measured, required = wording.say_check(check)
             why = f" ({check['why']})" if check["why"] else ""
             lines.append(f"{verdict.target}: {check['name']} is {measured}, required {required}{why}")
+    document = completed({"verdict": strict_json(verdict.to_json())})
+    for row in matrix_rows(document):
+        if row.state == "fail":
+            lines += [f"{verdict.target} on {row.runner}: {told}" for told in row.misses or (row.outcome,)]
     return "\n".join(lines)
 
 

@@ -29,12 +29,14 @@ class Measure:
         points: Readable shape, e.g. `1x128` -> inputs.
         warm_up: Runs of each model before the first that counts.
         runs: Timed runs of each model at each point.
+        seconds_per_point: Where a point takes longer than this, it ends after the tenth run.
     """
 
     float_model: Path | None
     points: Mapping[str, Arrays]
     warm_up: int = 8
     runs: int = 30
+    seconds_per_point: float = 8.0
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 MAGIC = b"EKT1"
+FEWEST_RUNS = 10
 TYPES: dict[int, np.dtype[Any]] = {
     1: np.dtype("<f4"),
     2: np.dtype("u1"),
@@ -185,8 +186,11 @@ def time_point(
     sessions = [session for session in (baseline, shipped) if session is not None]
     feeds = [{value.name: inputs[value.name] for value in session.get_inputs()} for session in sessions]
     spent: list[list[float]] = [[] for _ in sessions]
-    warm_up, runs = int(job["warm_up"]), int(job["runs"])
+    warm_up, runs, limit_s = int(job["warm_up"]), int(job["runs"]), float(job["seconds_per_point"])
+    started = time.perf_counter()
     for turn in range(warm_up + runs):
+        if len(spent[-1]) >= FEWEST_RUNS and time.perf_counter() - started > limit_s:
+            break
         order = range(len(sessions)) if turn % 2 == 0 else reversed(range(len(sessions)))
         for which in order:
             begin = time.perf_counter()

@@ -23,8 +23,9 @@ def write_job(job: Job, folder: Path) -> None:
     """Fill an empty folder with a job.
 
     The lines of `job.txt`: `model FILE`, `float FILE` (only with a float model), `threads N`, `repeats N`,
-    `warm_up N`, `runs N`, `option KEY VALUE` (any number), `output NAME` (each), `batch FILE` (each),
-    `point SHAPE FILE` (each). Files are relative to the folder; the models are hard links where possible.
+    `warm_up N`, `runs N`, `seconds_per_point S`, `option KEY VALUE` (any number), `output NAME` (each),
+    `batch FILE` (each), `point SHAPE FILE` (each). Files are relative to the folder; the models are hard
+    links where possible.
 
     Args:
         job: What to run.
@@ -36,6 +37,7 @@ def write_job(job: Job, folder: Path) -> None:
         lines.append(f"float {_bring(measure.float_model, folder / 'float.onnx')}")
     lines += [f"threads {job.threads}", f"repeats {job.repeats}"]
     lines += [f"warm_up {measure.warm_up if measure else 0}", f"runs {measure.runs if measure else 0}"]
+    lines += [f"seconds_per_point {measure.seconds_per_point if measure else 0:g}"]
     lines += [f"option {key} {value}" for key, value in job.session_options.items()]
     lines += [f"output {name}" for name in job.outputs]
     for kind in ("in", "points"):

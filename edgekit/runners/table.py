@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from edgekit.errors import RunnerMissingError, nearest
 from edgekit.runners.base import Runner
 from edgekit.runners.kit import Kit
@@ -41,6 +43,11 @@ def runners_named(names: tuple[str, ...]) -> tuple[Runner, ...]:
             raise RunnerMissingError(f"{name}: {state.missing}", f"Run: {state.hint}" if state.hint else "")
         chosen[runner.name] = runner
     return tuple(chosen.values())
+
+
+def with_native(runners: Sequence[Runner]) -> tuple[Runner, ...]:
+    """Return the runners with the one that the others are compared with in front."""
+    return (Native(), *(runner for runner in runners if runner.name != "native"))
 
 
 def kits() -> tuple[Kit, ...]:

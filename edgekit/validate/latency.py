@@ -148,7 +148,18 @@ def _time_point(
             times[which].append((time.perf_counter() - begin) * 1e3)
         if turn + 1 >= _FEWEST_RUNS and time.perf_counter() - started > _SECONDS_PER_POINT:
             break
-    float_ms, quantized_ms = np.array(times[0]), np.array(times[1])
+    return latency_point(label, np.array(times[0]), np.array(times[1]), threads)
+
+
+def latency_point(label: str, float_ms: np.ndarray, quantized_ms: np.ndarray, threads: int) -> LatencyPoint:
+    """Return medians, tails and the speed-up with its interval from times taken in turns.
+
+    Args:
+        label: Readable input shape.
+        float_ms: Times of the float model, [runs], milliseconds.
+        quantized_ms: Times of the quantized model in the same turns, [runs].
+        threads: Intra-op threads of both.
+    """
     speedup, low, high = bootstrap_ratio(float_ms, quantized_ms)
     return LatencyPoint(
         shape=label,
