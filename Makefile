@@ -2,10 +2,13 @@
 
 PYTHON ?= python3
 PIP_FLAGS ?=
+# Processes that share the tests; each takes about 1 GB.
+WORKERS ?= 2
 
 BIN := .venv/bin
 STAMP := .venv/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS)
+PYTEST := $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
 .PHONY: help setup demo test test-all check docs bench bench-envs bench-all clean
@@ -43,10 +46,10 @@ demo: $(STAMP)
 	@$(BIN)/python -m tools.demo
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest -q -m "not slow"
+	@$(PYTEST) -m "not slow"
 
 test-all: $(STAMP)
-	@$(BIN)/python -m pytest -q
+	@$(PYTEST)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

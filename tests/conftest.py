@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test goes to the network
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"  # torch, beside as many other processes as there are cores
 
 WORDS = """
 the a of and to in is it that was for on are as with his they be at one have this from or had by but what
@@ -31,6 +34,18 @@ took rain eat room friend began idea fish mountain north once base hear horse cu
 main quick brown fox jumps lazy dog cat bird happy sad film movie terrible wonderful boring best worst love
 hate
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def settled_heap() -> Iterator[None]:
+    """Hide what a module leaves loaded from the garbage collector.
+
+    edgekit collects garbage when it lets go of a graph. Beside the millions of objects that torch and
+    transformers hold, every such call would take a second.
+    """
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 def tokenizer_to(folder: Path) -> int:

@@ -1,5 +1,6 @@
 """The order of the stages: what targets share, and what a pinned recipe holds."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -17,48 +18,54 @@ TEXTS = [
 ]
 
 
-@pytest.fixture
-def request_table(tiny_st_dir, tmp_path):
-    texts = tmp_path / "texts.txt"
+@dataclass(frozen=True)
+class Made:
+    """What one export of three targets gave, and the file of the third."""
+
+    result: edgekit.ExportResult
+    profile: Path
+
+
+@pytest.fixture(scope="module")
+def made(tiny_st_dir, tmp_path_factory) -> Made:
+    """Two targets with the same rules, and one of the user's own with all its forms."""
+    folder = tmp_path_factory.mktemp("pipeline")
+    texts, profile = folder / "texts.txt", folder / "mine.toml"
     texts.write_text("\n".join(TEXTS), encoding="utf-8")
-    return {
+    profile.write_text('extends = "cpu-x86-portable"\n', encoding="utf-8")
+    recipe = {
         "model": str(tiny_st_dir),
+        "targets": ["arm64", "mobile-android", str(profile)],
         "calibration": {"data": str(texts), "samples": 32},
         "validation": {"samples": 16},
-        "latency": {"runs": 0},
+        "latency": {"runs": 10, "candidates": True},
         "gates": {"cosine_mean": 0.5, "cosine_p05": 0.5, "rank_correlation": 0.0},
     }
+    return Made(edgekit.export(recipe_from_table(recipe), folder / "out"), profile)
 
 
-def test_targets_with_the_same_rules_get_the_same_graph(request_table, tmp_path):
-    recipe = recipe_from_table(request_table | {"targets": ["arm64", "mobile-android"]})
-    made = edgekit.export(recipe, tmp_path / "out")
-    first, second = (package.path / "model.onnx" for package in made.packages)
-    assert first.read_bytes() == second.read_bytes()
-    audits = [[r.step for r in report.history].count("audit") for report in made.reports]
-    assert audits == [1, 1]
+def test_targets_with_the_same_rules_get_the_same_graph(made):
+    first, second, third = (package.path / "model.onnx" for package in made.result.packages)
+    assert first.read_bytes() == second.read_bytes() != third.read_bytes()
+    audits = [[record.step for record in report.history].count("audit") for report in made.result.reports]
+    assert audits == [1, 1, 1]
 
 
-def test_a_profile_that_changed_under_a_pinned_recipe_is_refused(request_table, tmp_path):
-    profile = tmp_path / "mine.toml"
-    profile.write_text('extends = "cpu-x86"\n', encoding="utf-8")
-    recipe = recipe_from_table(request_table | {"targets": [str(profile)]})
-    made = edgekit.export(recipe, tmp_path / "out")
-    again = recipe_from_table(read_table(made.packages[0].path / "recipe.toml"))
-    profile.write_text('extends = "cpu-x86"\n[quantization]\nreduce_range = true\n', encoding="utf-8")
+def test_a_profile_that_changed_under_a_pinned_recipe_is_refused(made, tmp_path):
+    again = recipe_from_table(read_table(made.result.packages[2].path / "recipe.toml"))
+    before = made.profile.read_text(encoding="utf-8")
+    made.profile.write_text(before + "[quantization]\nreduce_range = false\n", encoding="utf-8")
     with pytest.raises(RecipeError, match="profile is not the one"):
         edgekit.export(again, tmp_path / "other")
-    assert not Path(tmp_path / "other").exists()
+    assert not (tmp_path / "other").exists()
 
 
-def test_the_other_forms_are_measured_side_by_side_when_asked_for(request_table, tmp_path):
-    asked = request_table | {"targets": ["cpu-x86-portable"], "latency": {"runs": 10, "candidates": True}}
-    made = edgekit.export(recipe_from_table(asked), tmp_path / "out")
-    forms = {candidate.name: candidate for candidate in made.reports[0].candidates}
+def test_the_other_forms_are_measured_side_by_side_when_asked_for(made):
+    forms = {candidate.name: candidate for candidate in made.result.reports[2].candidates}
     assert list(forms) == ["float", "float-rewritten", "dynamic", "static"]
     assert [name for name, form in forms.items() if form.shipped] == ["static"]
     assert all(form.speeds for form in forms.values())
-    assert forms["static"].file_bytes == (made.packages[0].path / "model.onnx").stat().st_size
-    page = made.report_path.read_text(encoding="utf-8")
+    assert forms["static"].file_bytes == (made.result.packages[2].path / "model.onnx").stat().st_size
+    page = made.result.report_path.read_text(encoding="utf-8")
     assert "The forms it could ship in" in page
     assert "dynamic int8" in page

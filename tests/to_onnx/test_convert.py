@@ -18,6 +18,8 @@ from edgekit.errors import ExportError, StorageError
 from edgekit.model import ModelRef, OnnxModel, TorchModel
 from edgekit.runtime import open_session
 from edgekit.source import load
+from edgekit.source.wrap import Selected
+from edgekit.tasks.arrays import ArrayPreprocessor
 from edgekit.to_onnx import export_model, record_golden
 from edgekit.to_onnx import transformers_adapter as adapter
 
@@ -70,8 +72,11 @@ def test_a_text_model_is_right_at_every_batch_and_length(
     assert_parity(model, onnx_model, token_batches(model))
 
 
-def test_an_image_model_is_right_at_every_batch(tiny_vit_dir: Path, tmp_path: Path) -> None:
+def test_an_image_model_is_right_at_every_batch_and_its_export_prints_nothing(
+    tiny_vit_dir: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     model, onnx_model = exported(tiny_vit_dir, tmp_path)
+    assert capfd.readouterr() == ("", "")
     rng = np.random.default_rng(0)
     batches = [{"pixel_values": rng.standard_normal((n, 3, 16, 16), np.float32)} for n in (1, 2, 5)]
     assert_parity(model, onnx_model, batches)
@@ -261,11 +266,6 @@ def test_another_run_makes_the_same_bytes_which_name_nothing_of_the_machine(
             assert secret.encode() not in data, secret
 
 
-def test_nothing_is_printed(tiny_vit_dir: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    exported(tiny_vit_dir, tmp_path)
-    assert capfd.readouterr() == ("", "")
-
-
 def test_an_unknown_version_of_transformers_takes_the_plain_road_and_says_so(
     tiny_classifier_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -304,37 +304,13 @@ def test_a_failure_of_transformers_own_exporter_takes_the_plain_road_and_says_so
     assert onnx_model.history[-1].skipped[0].why == "it failed: RuntimeError: moved again"
 
 
-def test_weights_above_the_limit_of_protobuf_go_beside_the_graph(
-    tiny_vit_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("edgekit.graph._MAX_INLINE_BYTES", 1000)
-    model, onnx_model = exported(tiny_vit_dir, tmp_path)
-    data = tmp_path / "float.onnx.data"
-    assert data.stat().st_size > 50_000 > onnx_model.only.path.stat().st_size - 40_000
-    assert onnx_model.file_bytes == data.stat().st_size + onnx_model.only.path.stat().st_size
-    assert_parity(model, onnx_model, [model.example_inputs])
-
-
-def test_a_full_disk_is_a_storage_error_and_leaves_nothing(
-    tiny_vit_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(path: Path, data: bytes) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device", str(path))
-
-    model = load(ModelRef(str(tiny_vit_dir)), None, scratch=tmp_path)
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(StorageError, match="No space left"):
-        export_model(model, tmp_path / "out", opset=OPSET, ir_version=IR)
-    assert list((tmp_path / "out").iterdir()) == []
-
-
 class Tied(nn.Module):
     """Gives an input, one value twice, and a weight that two layers share."""
 
-    def __init__(self) -> None:
+    def __init__(self, words: int) -> None:
         super().__init__()
-        self.embed = nn.Embedding(11, 4)
-        self.out = nn.Linear(4, 11, bias=False)
+        self.embed = nn.Embedding(words, 4)
+        self.out = nn.Linear(4, words, bias=False)
         self.out.weight = self.embed.weight
 
     def forward(self, ids: torch.Tensor, bias: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -342,26 +318,52 @@ class Tied(nn.Module):
         return {"scores": scores, "again": scores, "bias": bias, "weight_free": scores.sum(-1)}
 
 
-def test_outputs_that_are_inputs_or_the_same_value_stay_apart(tmp_path: Path) -> None:
+def tied(words: int = 11) -> TorchModel:
+    """Return it with token numbers and scores as inputs."""
     torch.manual_seed(0)
-    from edgekit.source.wrap import Selected
-    from edgekit.tasks.arrays import ArrayPreprocessor
-
     outputs = {"scores": "scores", "again": "again", "bias_out": "bias", "weight_free": "weight_free"}
-    model = TorchModel(
-        module=Selected(Tied(), outputs, {}).eval(),
+    return TorchModel(
+        module=Selected(Tied(words), outputs, {}).eval(),
         task="generic",
         input_names=("ids", "bias"),
         output_names=tuple(outputs),
-        example_inputs={"ids": np.arange(6).reshape(2, 3), "bias": np.ones((2, 11), np.float32)},
+        example_inputs={"ids": np.arange(6).reshape(2, 3), "bias": np.ones((2, words), np.float32)},
         dynamic_axes={"ids": {0: "batch", 1: "time"}, "bias": {0: "batch"}},
         preprocessor=ArrayPreprocessor(()),
         from_transformers=False,
         name="tied",
     )
+
+
+def test_weights_above_the_limit_of_protobuf_go_beside_the_graph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgekit.graph._MAX_INLINE_BYTES", 1000)
+    model = tied(words=10_000)
+    onnx_model = export_model(model, tmp_path, opset=OPSET, ir_version=IR)
+    data = tmp_path / "float.onnx.data"
+    assert data.stat().st_size >= 4 * 4 * 10_000 > onnx_model.only.path.stat().st_size
+    assert onnx_model.file_bytes == data.stat().st_size + onnx_model.only.path.stat().st_size
+    assert_parity(model, onnx_model, [model.example_inputs])
+
+
+def test_a_full_disk_is_a_storage_error_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(StorageError, match="No space left"):
+        export_model(tied(), tmp_path / "out", opset=OPSET, ir_version=IR)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_outputs_that_are_inputs_or_the_same_value_stay_apart(tmp_path: Path) -> None:
+    model = tied()
     onnx_model = export_model(model, tmp_path, opset=OPSET, ir_version=IR)
     onnx.checker.check_model(onnx.load(onnx_model.only.path), full_check=True)
-    assert [spec.name for spec in onnx_model.only.signature.outputs] == list(outputs)
+    assert [spec.name for spec in onnx_model.only.signature.outputs] == list(model.output_names)
     batches = [
         {"ids": np.zeros((n, t), np.int64), "bias": np.full((n, 11), 2, np.float32)}
         for n, t in ((1, 1), (4, 7))
