@@ -92,6 +92,8 @@ class Quantization(_Table):
         embeddings: How tables read by `Gather` are stored.
         matmul_ops: Op types quantized where their weight is constant, outputs left in float.
         conv_ops: Op types quantized with their outputs, in graphs that contain a convolution.
+        float_entries: Leave small and depthwise convolutions that read float values in float, where they are
+            faster.
     """
 
     activation_type: Literal["uint8", "int8"]
@@ -102,6 +104,7 @@ class Quantization(_Table):
     embeddings: Literal["int8-per-row", "float"] = "int8-per-row"
     matmul_ops: tuple[Literal["MatMul", "Gemm"], ...] = ("MatMul", "Gemm")
     conv_ops: tuple[ConvOp, ...] = get_args(ConvOp)
+    float_entries: bool = False
 
 
 class Runtime(_Table):

@@ -133,9 +133,11 @@ def reuse(model: OnnxModel, batches: Iterable[Batch], statistics: Path) -> Calib
 def observed_tensors(model: ir.Model) -> dict[str, int]:
     """Return what any profile could need: tensor name -> channel axis."""
     every = Quantization(activation_type="uint8", weight_type="int8")
-    plan = make_plan(model, matmul_ops=every.matmul_ops, conv_ops=every.conv_ops, embeddings=False)
-    no_region = make_plan(model, matmul_ops=every.matmul_ops, conv_ops=(), embeddings=False)
-    return no_region.observed() | plan.observed()
+    matmul_ops, conv_ops = every.matmul_ops, every.conv_ops
+    no_region = make_plan(model, matmul_ops=matmul_ops, conv_ops=(), embeddings=False)
+    narrow = make_plan(model, matmul_ops=matmul_ops, conv_ops=conv_ops, embeddings=False, float_entries=True)
+    plan = make_plan(model, matmul_ops=matmul_ops, conv_ops=conv_ops, embeddings=False)
+    return no_region.observed() | narrow.observed() | plan.observed()
 
 
 def _one_pass(

@@ -40,6 +40,7 @@ def quantize(
         matmul_ops=rules.matmul_ops,
         conv_ops=rules.conv_ops,
         embeddings=rules.embeddings == "int8-per-row",
+        float_entries=rules.float_entries,
         exclude=options.exclude,
     )
     scheme = ActivationScheme(rules.activation_type, rules.activation_symmetric)
