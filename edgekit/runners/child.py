@@ -121,6 +121,35 @@ def peak_memory_bytes() -> int:
     return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM")), 0)
 
 
+def board_state() -> dict[str, Any]:
+    """Return what shapes a measurement and may change during it, where the system tells.
+
+    Source: Linux Documentation/admin-guide/pm/cpufreq.rst, thermal sysfs-api.rst; x86 thermal_throttle.
+    """
+    cpu = Path("/sys/devices/system/cpu")
+    state: dict[str, Any] = {}
+    governors = {text for path in cpu.glob("cpu[0-9]*/cpufreq/scaling_governor") if (text := _read(path))}
+    if governors:
+        state["governor"] = ", ".join(sorted(governors))
+    kilohertz = [text for path in cpu.glob("cpu[0-9]*/cpufreq/scaling_cur_freq") if (text := _read(path))]
+    if kilohertz:
+        state["frequency_mhz"] = max(map(int, kilohertz)) / 1e3
+    zones = [text for path in Path("/sys/class/thermal").glob("thermal_zone*/temp") if (text := _read(path))]
+    if zones:
+        state["temperature_c"] = max(map(int, zones)) / 1e3
+    throttles = [_read(path) for path in cpu.glob("cpu[0-9]*/thermal_throttle/core_throttle_count")]
+    if any(throttles):
+        state["throttle_count"] = sum(int(count) for count in throttles if count)
+    return state
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
+
+
 def run_job(folder: Path) -> None:
     """Run a job folder."""
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -137,6 +166,7 @@ def run_job(folder: Path) -> None:
             options.add_session_config_entry(key, value)
         return ort.InferenceSession(str(folder / path), options, providers=["CPUExecutionProvider"])
 
+    facts = {f"{name}_before": value for name, value in board_state().items()}
     before = peak_memory_bytes()
     begin = time.perf_counter()
     shipped = session(job["model"])
@@ -165,6 +195,7 @@ def run_job(folder: Path) -> None:
         for point, path in job["point"]
     ]
     cpu, features = cpu_seen()
+    facts.update({f"{name}_after": value for name, value in board_state().items()})
     result = {
         "runtime_version": ort.__version__,
         "cpu": cpu,
@@ -173,6 +204,7 @@ def run_job(folder: Path) -> None:
         "peak_memory_bytes": peak - before if peak else None,
         "deterministic": deterministic,
         "times": times,
+        "facts": facts,
     }
     aside = folder / "result.json.part"
     aside.write_text(json.dumps(result), encoding="utf-8")

@@ -8,6 +8,7 @@ from edgekit.errors import RunnerMissingError, nearest
 from edgekit.runners.base import Runner
 from edgekit.runners.kit import Kit
 from edgekit.runners.native import Native
+from edgekit.runners.ssh import parse_ssh
 from edgekit.runners.x86.tiers import TIERS as X86_TIERS
 
 RUNNERS: tuple[Runner, ...] = (Native(), *X86_TIERS)
@@ -15,11 +16,13 @@ RUNNERS: tuple[Runner, ...] = (Native(), *X86_TIERS)
 
 
 def runner_named(name: str) -> Runner:
-    """Return the runner that a `--on` value names.
+    """Return the runner that a `--on` value names: one of `RUNNERS`, or a board as `ssh://user@host`.
 
     Raises:
         RunnerMissingError: There is none of that name.
     """
+    if name.startswith("ssh://"):
+        return parse_ssh(name)
     for runner in RUNNERS:
         if runner.name == name:
             return runner
