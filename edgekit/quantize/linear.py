@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
 
 import numpy as np
 
@@ -24,7 +26,8 @@ _SHRINKS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
 _WORTH = 0.1
 # And no Mul is spent where the error is this small without: smoothed layers of MiniLM keep about as much.
 _NEGLIGIBLE = 2e-4
-# The search tries dozens of forms; this many vectors rank them as well as all do.
+# The search tries dozens of forms; this many vectors rank them as well as all do. All columns, though: a few
+# hold most of the outputs' energy.
 _ROWS_SEARCHED = 768
 
 
@@ -53,7 +56,7 @@ class LinearSolution:
         alpha: Strength of the smoothing.
         weights: One per product.
         error: Energy of the outputs' error over the energy of the outputs, chosen form.
-        error_plain: The same without smoothing, with the full range.
+        error_plain: The same without smoothing, with the full range, rounded to nearest.
     """
 
     affine: Affine
@@ -91,17 +94,19 @@ def solve(
     rows = stats.rows[:_ROWS_SEARCHED]
     joined = np.concatenate(weights, axis=1)
     target = rows @ joined
-    energy = float(np.mean(target.astype(np.float64) ** 2)) or 1.0
+
+    @cache
+    def smoothed(alpha: float | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        smoothing = smoothing_factors(stats, joined, alpha)
+        codes, scale = quantize_product_weight(
+            joined * smoothing[:, None], per_channel=rules.per_channel, saturation_safe=rules.reduce_range
+        )
+        return smoothing, rows / smoothing, codes * scale
 
     def attempt(alpha: float | None, shrink: float) -> tuple[float, Affine]:
-        smoothing = smoothing_factors(stats, joined, alpha)
+        smoothing, divided, weight = smoothed(alpha)
         affine = _affine(stats, smoothing, shrink, rules)
-        scaled = joined * smoothing[:, None]
-        codes, scale = quantize_product_weight(
-            scaled, per_channel=rules.per_channel, saturation_safe=rules.reduce_range
-        )
-        found = affine.fake(rows / smoothing) @ (codes * scale)
-        return float(np.mean((found - target) ** 2, dtype=np.float64)) / energy, affine
+        return _lost(affine.fake(divided) @ weight, target), affine
 
     tried: dict[tuple[float | None, float], tuple[float, Affine]] = {(None, 1.0): attempt(None, 1.0)}
     plain = tried[None, 1.0][0]
@@ -109,21 +114,30 @@ def solve(
     tried |= {(alpha, 1.0): attempt(alpha, 1.0) for alpha in alphas}
     if rules.range_method == "mse":
         promising = sorted(tried, key=lambda key: tried[key][0])[:2]
-        tried |= {(a, s): attempt(a, s) for a, _ in {*promising, (None, 1.0)} for s in _SHRINKS[1:]}
+        for a in dict.fromkeys([*(a for a, _ in promising), None]):
+            # The error falls with the range until it clips more than it saves, and rises from there.
+            for before, s in pairwise(_SHRINKS):
+                tried[a, s] = attempt(a, s)
+                if tried[a, s][0] > tried[a, before][0]:
+                    break
     best = min(tried, key=lambda key: tried[key][0])
     unsmoothed = min((key for key in tried if key[0] is None), key=lambda key: tried[key][0])
     enough = max(_NEGLIGIBLE, tried[best][0] / (1 - _WORTH))
     if not free and tried[unsmoothed][0] < enough:
         best = unsmoothed
-    error, affine = tried[best]
-    alpha = best[0]
-    smoothing = smoothing_factors(stats, joined, alpha)
+    alpha, affine = best[0], tried[best][1]
+    smoothing = smoothed(alpha)[0]
     faked = affine.fake(stats.rows / smoothing)
     quantized = tuple(_quantize_one(stats.rows, faked, weight, smoothing, rules) for weight in weights)
-    if rules.rounding == "compensated":
-        found = np.concatenate([faked[: len(rows)] @ (w.codes * w.scale) for w in quantized], axis=1)
-        error = float(np.mean((found - target) ** 2, dtype=np.float64)) / energy
+    found = np.concatenate([faked[: len(rows)] @ (w.codes * w.scale) for w in quantized], axis=1)
+    error = _lost(found, target)
     return LinearSolution(affine, None if alpha is None else smoothing, alpha, quantized, error, plain)
+
+
+def _lost(found: np.ndarray, target: np.ndarray) -> float:
+    """Return the energy of the error over the energy of the target."""
+    energy = float(np.mean(target**2, dtype=np.float64)) or 1.0
+    return float(np.mean((found - target) ** 2, dtype=np.float64)) / energy
 
 
 def smoothing_factors(stats: TensorStats, weight: np.ndarray, alpha: float | None) -> np.ndarray:
