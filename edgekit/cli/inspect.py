@@ -12,13 +12,19 @@ if TYPE_CHECKING:
 
     from edgekit.model import TensorSpec
     from edgekit.package.inspection import PackageInspection
+    from edgekit.validate.coverage import Coverage, Provider
     from edgekit.validate.inspection import Inspection
 
 
 @click.command("inspect", short_help="Show what is in an ONNX file or a package.")
 @click.argument("path", type=click.Path(path_type=Path), metavar="FILE|PACKAGE")
+@click.option(
+    "--provider",
+    type=click.Choice(["xnnpack", "nnapi", "coreml"]),
+    help="Predict which nodes this execution provider of a phone would take.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
-def command(path: Path, as_json: bool) -> None:
+def command(path: Path, provider: Provider | None, as_json: bool) -> None:
     """Show signature, versions, operators, quantized share and sizes of an ONNX file.
 
     For a package (a folder that `edgekit export` made) also its target and how it was made.
@@ -26,6 +32,16 @@ def command(path: Path, as_json: bool) -> None:
     from edgekit.cli.tables import stdout_console
     from edgekit.store import dump_json
 
+    if provider is not None:
+        from edgekit.package.manifest import open_package
+        from edgekit.validate.coverage import predict_coverage
+
+        coverage = predict_coverage(open_package(path).model if path.is_dir() else path, provider)
+        if as_json:
+            click.echo(dump_json(coverage.to_json()), nl=False)
+        else:
+            _print_coverage(stdout_console(), coverage)
+        return
     if path.is_dir():
         from edgekit.package.inspection import inspect_package
 
@@ -42,6 +58,25 @@ def command(path: Path, as_json: bool) -> None:
         click.echo(dump_json(inspection.to_json()), nl=False)
     else:
         _print_inspection(stdout_console(), inspection)
+
+
+def _print_coverage(console: Console, coverage: Coverage) -> None:
+    from rich.text import Text
+
+    from edgekit.cli.tables import table
+
+    grid = table(f"What {coverage.provider} would leave to the CPU (predicted, not run)")
+    grid.add_column("operator", no_wrap=True)
+    grid.add_column("nodes", justify="right")
+    grid.add_column("why", overflow="fold")
+    for group in coverage.left:
+        grid.add_row(Text(group.op), str(len(group.nodes)), Text(group.why))
+    console.print(grid)
+    console.print(
+        f"{coverage.provider} would take {coverage.taken} of {coverage.nodes} nodes; a run would change"
+        f" between it and the CPU {coverage.switches} times.",
+        markup=False,
+    )
 
 
 def _print_package(console: Console, package: PackageInspection) -> None:
