@@ -30,21 +30,9 @@ EXACT_SUM, SATURATED_SUM = 64 * 255 * 127, 64 // 2 * 32767
 """Of 64 products 255 * 127; VPMADDUBSW clips the sum of each two at 32767."""
 
 
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache with the kit in it: it needs no network, so it is made here."""
-    folder = tmp_path_factory.mktemp("x86") / "cache"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGEKIT_CACHE", str(folder))
-        kit = masked_kit()
-        assert kit is not None
-        install_kit(kit)
-    return folder
-
-
 @pytest.fixture(params=list(BY_NAME))
-def tier(request: pytest.FixtureRequest, cache: Path, monkeypatch: pytest.MonkeyPatch) -> MaskedX86:
-    monkeypatch.setenv("EDGEKIT_CACHE", str(cache))
+def tier(request: pytest.FixtureRequest, x86_cache: Path, monkeypatch: pytest.MonkeyPatch) -> MaskedX86:
+    monkeypatch.setenv("EDGEKIT_CACHE", str(x86_cache))
     chosen = BY_NAME[request.param]
     state = chosen.state()
     if not state.ready:
@@ -53,8 +41,8 @@ def tier(request: pytest.FixtureRequest, cache: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.fixture
-def sse(cache: Path, monkeypatch: pytest.MonkeyPatch) -> MaskedX86:
-    monkeypatch.setenv("EDGEKIT_CACHE", str(cache))
+def sse(x86_cache: Path, monkeypatch: pytest.MonkeyPatch) -> MaskedX86:
+    monkeypatch.setenv("EDGEKIT_CACHE", str(x86_cache))
     return BY_NAME["x86-sse"]
 
 
@@ -173,7 +161,7 @@ def test_a_model_that_does_not_load_is_a_failure_with_the_runtimes_words(
 
 
 def test_a_runtime_that_was_not_patched_is_never_taken_for_a_masked_one(
-    sse: MaskedX86, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sse: MaskedX86, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "kit"
     build_overlay(_library(), folder)
