@@ -62,7 +62,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "onnx": ("machine", "graph", "to_onnx", "optimize", "quantize", "validate", "package"),
     "onnx_ir": ("graph", "to_onnx", "optimize", "quantize", "validate", "package"),
     "onnxscript": ("to_onnx", "optimize"),
-    "onnxruntime": ("runtime", "package/ort_format", "runners/child"),
+    "onnxruntime": ("runtime", "package/ort_format", "runners/child", "runners/qnn_child"),
     "click": ("cli", "__main__"),
     "rich": ("cli", "__main__", "report/terminal"),
 }

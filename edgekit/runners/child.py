@@ -18,6 +18,7 @@ import platform
 import struct
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -150,26 +151,41 @@ def _read(path: Path) -> str:
         return ""
 
 
-def run_job(folder: Path) -> None:
-    """Run a job folder."""
+def session_options(job: dict[str, Any]) -> Any:
+    """Return the options that a job asks for."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = int(job["threads"])
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    for key, value in [*job["option"], ("session.intra_op.allow_spinning", "0")]:
+        options.add_session_config_entry(key, value)
+    return options
+
+
+def open_on_cpu(path: Path, job: dict[str, Any]) -> Any:
+    """Return a session on the CPU."""
+    import onnxruntime as ort
+
+    return ort.InferenceSession(str(path), session_options(job), providers=["CPUExecutionProvider"])
+
+
+def run_job(folder: Path, open_session: Callable[[Path, dict[str, Any]], Any] = open_on_cpu) -> None:
+    """Run a job folder.
+
+    Args:
+        folder: Where `job.txt` is.
+        open_session: How a graph of the job is opened.
+    """
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnxruntime as ort
 
     job = read_job(folder)
-
-    def session(path: str) -> Any:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = int(job["threads"])
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 4
-        for key, value in [*job["option"], ("session.intra_op.allow_spinning", "0")]:
-            options.add_session_config_entry(key, value)
-        return ort.InferenceSession(str(folder / path), options, providers=["CPUExecutionProvider"])
-
     facts = {f"{name}_before": value for name, value in board_state().items()}
     before = peak_memory_bytes()
     begin = time.perf_counter()
-    shipped = session(job["model"])
+    shipped = open_session(folder / job["model"], job)
     load_ms = (time.perf_counter() - begin) * 1e3
     wanted = {value.name for value in shipped.get_inputs()}
     feeds = [
@@ -189,7 +205,7 @@ def run_job(folder: Path) -> None:
             else:
                 deterministic &= first[index] == [value.tobytes() for value in found]
     peak = peak_memory_bytes()
-    baseline = session(job["float"]) if "float" in job else None
+    baseline = open_session(folder / job["float"], job) if "float" in job else None
     times = [
         {"point": point, **time_point(baseline, shipped, read_tensors(folder / path), job)}
         for point, path in job["point"]
@@ -232,5 +248,13 @@ def time_point(
     return {"float_ms": spent[0] if baseline is not None else [], "shipped_ms": spent[-1]}
 
 
+def told_in_one_line(run: Callable[[], None]) -> None:
+    """Call `run`; where it raises, say what in one line and exit with 1, without a traceback."""
+    try:
+        run()
+    except Exception as error:  # the runtime raises a family of its own, all derived from Exception
+        sys.exit(f"{type(error).__name__}: {' '.join(str(error).split())}")
+
+
 if __name__ == "__main__":
-    run_job(Path(sys.argv[1]))
+    told_in_one_line(lambda: run_job(Path(sys.argv[1])))

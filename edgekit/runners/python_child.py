@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edgekit.runners import child
@@ -13,7 +13,14 @@ from edgekit.runners.process import run_child
 from edgekit.store import workspace
 
 
-def run_in_python(runner: str, python: Path, job: Job, *, env: Mapping[str, str] | None = None) -> Result:
+def run_in_python(
+    runner: str,
+    python: Path,
+    job: Job,
+    *,
+    env: Mapping[str, str] | None = None,
+    program: Sequence[str] = (child.__file__,),
+) -> Result:
     """Run a job with an interpreter.
 
     Args:
@@ -21,6 +28,7 @@ def run_in_python(runner: str, python: Path, job: Job, *, env: Mapping[str, str]
         python: The interpreter.
         job: What to run.
         env: Variables to set beside this process's.
+        program: What the interpreter runs; the job's folder comes after it.
 
     Raises:
         RunnerFailedError: The model does not load, fails, crashes or hangs there.
@@ -29,7 +37,7 @@ def run_in_python(runner: str, python: Path, job: Job, *, env: Mapping[str, str]
         write_job(job, folder)
         run_child(
             runner,
-            [python, child.__file__, folder],
+            [python, *program, folder],
             timeout_s=job.timeout_s,
             env={**os.environ, "ORT_DISABLE_TELEMETRY": "1", **(env or {})},
             memory_limit_bytes=job.memory_limit_bytes,

@@ -9,10 +9,11 @@ from edgekit.runners.base import Runner
 from edgekit.runners.javascript.in_node import NODE, WASM_NODE
 from edgekit.runners.kit import Kit
 from edgekit.runners.native import Native
+from edgekit.runners.qnn import HTPS
 from edgekit.runners.ssh import parse_ssh
 from edgekit.runners.x86.tiers import TIERS as X86_TIERS
 
-RUNNERS: tuple[Runner, ...] = (Native(), *X86_TIERS, WASM_NODE, NODE)
+RUNNERS: tuple[Runner, ...] = (Native(), *X86_TIERS, WASM_NODE, NODE, *HTPS)
 """Every runner that has a fixed name."""
 
 

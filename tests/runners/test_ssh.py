@@ -45,8 +45,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path
     config.write_text(
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder / 'host'}\nPidFile {folder / 'pid'}\n"
         f"AuthorizedKeysFile {folder / 'authorized_keys'}\nStrictModes no\nPasswordAuthentication no\n"
-        "PubkeyAuthentication yes\nUsePAM no\nPermitRootLogin yes\n"
+        f"PubkeyAuthentication yes\nUsePAM no\nPermitRootLogin yes\nSetEnv TMPDIR={folder / 'tmp'}\n"
     )
+    (folder / "tmp").mkdir()
     Path("/run/sshd").mkdir(exist_ok=True) if getpass.getuser() == "root" else None
     process = subprocess.Popen([SSHD, "-D", "-e", "-f", config], stderr=subprocess.DEVNULL)
     for _ in range(100):
@@ -81,18 +82,18 @@ def job(tmp_path: Path) -> Job:
     return Job(path, ({"x": np.arange(6, dtype=np.float32).reshape(2, 3)},), ("y",), timeout_s=60)
 
 
-def _left_behind() -> set[Path]:
-    return set(Path("/tmp").glob("tmp.*"))
+def _left_behind(server: tuple[int, Path]) -> list[Path]:
+    """Return what is in the folder where the board keeps temporary files."""
+    return list((server[1] / "tmp").iterdir())
 
 
 def test_a_job_runs_on_the_board_and_leaves_nothing_there(server: tuple[int, Path], job: Job) -> None:
-    before = _left_behind()
     result = _board(server).run(job)
     assert np.allclose(result.outputs[0]["y"], np.exp(job.batches[0]["x"]), rtol=1e-6)
     assert result.deterministic
     assert result.runtime_version
     assert result.cpu
-    assert _left_behind() <= before
+    assert not _left_behind(server)
 
 
 def test_a_host_that_is_not_known_is_refused(server: tuple[int, Path], job: Job) -> None:
@@ -126,19 +127,17 @@ def test_a_python_without_onnxruntime_says_what_to_do(
     bare = tmp_path / "bare"
     bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S -I "$@"\n')
     bare.chmod(0o755)
-    before = _left_behind()
     with pytest.raises(RunnerMissingError, match="lacks onnxruntime or numpy") as caught:
         dataclasses.replace(_board(server), python=str(bare)).run(job)
     assert "?install" in caught.value.hint
-    assert _left_behind() <= before
+    assert not _left_behind(server)
 
 
 def test_a_model_that_fails_there_says_why_and_leaves_nothing(server: tuple[int, Path], job: Job) -> None:
     job.model.write_bytes(b"nonsense")
-    before = _left_behind()
     with pytest.raises(RunnerFailedError, match=r"failed: .*rotobuf"):
         _board(server).run(job)
-    assert _left_behind() <= before
+    assert not _left_behind(server)
 
 
 def test_a_run_that_hangs_is_ended_there(server: tuple[int, Path], job: Job, tmp_path: Path) -> None:
