@@ -31,6 +31,7 @@ _INSTALL_S = 900.0
 _SSH_FAILED = 255
 """Exit code of ssh itself; every other one is the remote command's. Source: ssh(1), EXIT STATUS."""
 
+_QUIET = "ORT_DISABLE_TELEMETRY=1"
 _CHECK = "import sys, numpy, onnxruntime; assert sys.version_info >= (3, 10), sys.version"
 
 
@@ -78,7 +79,7 @@ class Ssh:
             shutil.copyfile(child.__file__, here / "child.py")
             path = self._python_path(there)
             self._send(here, there)
-            command = f"cd {there} && {path}timeout {job.timeout_s:.0f} {self.python} child.py job"
+            command = f"cd {there} && {_QUIET} {path}timeout {job.timeout_s:.0f} {self.python} child.py job"
             done = self._ssh(command, timeout_s=job.timeout_s + _CONNECT_S)
             if done.returncode == 124:  # Source: timeout(1), EXIT STATUS
                 why = f"no answer within {job.timeout_s:g} s; it was killed"
@@ -105,7 +106,7 @@ class Ssh:
 
     def _python_path(self, there: str) -> str:
         """Return what to put before the interpreter so that it finds onnxruntime; installs it if asked."""
-        if self._ssh(f"{self.python} -c {shlex.quote(_CHECK)}").returncode == 0:
+        if self._ssh(f"{_QUIET} {self.python} -c {shlex.quote(_CHECK)}").returncode == 0:
             return ""
         if self._ssh(f"command -v {self.python}").returncode:
             raise RunnerMissingError(
