@@ -184,6 +184,16 @@ def test_a_kit_that_was_changed_is_not_run(
         sse.run(float_job(tmp_path))
 
 
+def test_the_copy_is_imported_without_a_word(sse: MaskedX86) -> None:
+    kit = sse.kit
+    assert kit is not None
+    env = {**os.environ, "PYTHONPATH": str(kit.folder), "LD_PRELOAD": str(kit.folder / PRELOAD)}
+    command = [sys.executable, "-c", "import onnxruntime; print(onnxruntime.__file__)"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(str(kit.folder))
+    assert done.stderr == ""
+
+
 def test_another_onnxruntime_makes_another_kit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = tmp_path / "onnxruntime" / "capi" / _library().name
     other.parent.mkdir(parents=True)

@@ -23,6 +23,8 @@ PRELOAD = "libmask.so"
 _SOURCE = Path(__file__).with_name("mask.c")
 _COMPILERS = ("cc", "gcc", "clang")
 _LIBRARY = "onnxruntime_pybind11_state"
+_ALSO = ("*.py", "LICENSE*", "capi/*.py", "capi/libonnxruntime_providers_shared.so")
+"""What else of the package `import onnxruntime` takes."""
 
 
 def installed_library() -> Path | None:
@@ -47,6 +49,7 @@ def masked_kit() -> Kit | None:
         parts=(),
         build=lambda _, folder: build_overlay(library, folder),
         pins=(_digest(library, stat.st_mtime_ns, stat.st_size), sha256_file(_SOURCE)),
+        revision=2,
         installed_bytes=stat.st_size,
     )
 
@@ -73,7 +76,7 @@ def build_overlay(library: Path, folder: Path) -> None:
         code[offset : offset + 2] = UD2
     copy = folder / package.name
     (copy / "capi").mkdir(parents=True)
-    for source in (*package.glob("*.py"), *package.glob("LICENSE*"), *package.glob("capi/*.py")):
+    for source in (path for pattern in _ALSO for path in package.glob(pattern)):
         shutil.copyfile(source, copy / source.relative_to(package))
     (copy / "capi" / library.name).write_bytes(code)
     sites = ", ".join(f"{address:#x}" for address, _ in places)
