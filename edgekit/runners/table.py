@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgekit.errors import RunnerMissingError, nearest
+from edgekit.runners.arm.tiers import ARM_TIERS
 from edgekit.runners.base import Runner
 from edgekit.runners.javascript.in_node import NODE, WASM_NODE
 from edgekit.runners.kit import Kit
@@ -13,7 +14,7 @@ from edgekit.runners.qnn import HTPS
 from edgekit.runners.ssh import parse_ssh
 from edgekit.runners.x86.tiers import TIERS as X86_TIERS
 
-RUNNERS: tuple[Runner, ...] = (Native(), *X86_TIERS, WASM_NODE, NODE, *HTPS)
+RUNNERS: tuple[Runner, ...] = (Native(), *X86_TIERS, *ARM_TIERS, WASM_NODE, NODE, *HTPS)
 """Every runner that has a fixed name."""
 
 
