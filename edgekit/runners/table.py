@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from edgekit.errors import RunnerMissingError, nearest
 from edgekit.runners.arm.tiers import ARM_TIERS
 from edgekit.runners.base import Runner
+from edgekit.runners.javascript.chromium import CHROMIUM, CHROMIUM_2_THREADS
 from edgekit.runners.javascript.in_node import NODE, WASM_NODE
 from edgekit.runners.kit import Kit
 from edgekit.runners.native import Native
@@ -14,7 +15,16 @@ from edgekit.runners.qnn import HTPS
 from edgekit.runners.ssh import parse_ssh
 from edgekit.runners.x86.tiers import TIERS as X86_TIERS
 
-RUNNERS: tuple[Runner, ...] = (Native(), *X86_TIERS, *ARM_TIERS, WASM_NODE, NODE, *HTPS)
+RUNNERS: tuple[Runner, ...] = (
+    Native(),
+    *X86_TIERS,
+    *ARM_TIERS,
+    WASM_NODE,
+    CHROMIUM,
+    CHROMIUM_2_THREADS,
+    NODE,
+    *HTPS,
+)
 """Every runner that has a fixed name."""
 
 

@@ -25,7 +25,7 @@ const place = {
     await writeFile(join(folder, `${name}.part`), data);
     await rename(join(folder, `${name}.part`), join(folder, name));
   },
-  peakMemory: async () => process.resourceUsage().maxRSS * 1024,
+  peakMemory: async () => 1024 * Number(/VmHWM:\s*(\d+)/.exec(await readFile('/proc/self/status', 'utf8'))[1]),
   facts: async () => ({ node: process.versions.node, v8: process.versions.v8 }),
 };
 
