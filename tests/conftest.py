@@ -8,9 +8,10 @@ import os
 import string
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+
+from benchmarks import tiny
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test goes to the network
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -50,55 +51,17 @@ def settled_heap() -> Iterator[None]:
 
 def tokenizer_to(folder: Path) -> int:
     """Save a WordPiece tokenizer of common English words and return the size of its vocabulary."""
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
     letters = string.ascii_lowercase + string.digits
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *string.punctuation, *letters]
+    pieces = [*tiny.SPECIAL, *string.punctuation, *letters]
     pieces += [f"##{letter}" for letter in letters] + ["##s", "##ed", "##ing", "##er", "##ly"]
     vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys([*pieces, *WORDS.split()]))}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])],
-    )
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
-        model_max_length=64,
-        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
-    ).save_pretrained(folder)
-    return len(vocabulary)
-
-
-BERT = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 64,
-    "max_position_embeddings": 64,
-    # Trained models spread their outputs; with the default of 0.02 every text would look the same.
-    "initializer_range": 0.3,
-}
-
-
-def rough(model: Any) -> Any:
-    """Move biases and norms off the zeros and ones that they start with, in place, as training would."""
-    import torch
-
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim == 1:
-                parameter += 0.1 * torch.randn_like(parameter)
-    return model
+    return tiny.save_tokenizer(tokenizer, folder, max_length=64)
 
 
 @pytest.fixture(scope="session")
@@ -111,8 +74,8 @@ def make_bert(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
         folder = tmp_path_factory.mktemp(class_name)
         torch.manual_seed(0)
-        settings = transformers.BertConfig(vocab_size=tokenizer_to(folder), **{**BERT, **config})
-        rough(getattr(transformers, class_name)(settings)).save_pretrained(folder)
+        settings = transformers.BertConfig(vocab_size=tokenizer_to(folder), **{**tiny.ENCODER, **config})
+        tiny.roughen(getattr(transformers, class_name)(settings)).save_pretrained(folder)
         return folder
 
     return make
@@ -127,23 +90,13 @@ def tiny_bert_dir(make_bert: Callable[..., Path]) -> Path:
 @pytest.fixture(scope="session")
 def tiny_classifier_dir(make_bert: Callable[..., Path]) -> Path:
     """A BertForSequenceClassification with the labels `negative` and `positive`."""
-    labels = {0: "negative", 1: "positive"}
-    return make_bert(
-        "BertForSequenceClassification",
-        id2label=labels,
-        label2id={name: index for index, name in labels.items()},
-    )
+    return make_bert("BertForSequenceClassification", **tiny.labelled("negative", "positive"))
 
 
 @pytest.fixture(scope="session")
 def tiny_token_classifier_dir(make_bert: Callable[..., Path]) -> Path:
     """A BertForTokenClassification with three labels."""
-    labels = {0: "O", 1: "B-NAME", 2: "I-NAME"}
-    return make_bert(
-        "BertForTokenClassification",
-        id2label=labels,
-        label2id={name: index for index, name in labels.items()},
-    )
+    return make_bert("BertForTokenClassification", **tiny.labelled("O", "B-NAME", "I-NAME"))
 
 
 @pytest.fixture(scope="session")
@@ -160,8 +113,8 @@ def tiny_st_dir(tmp_path_factory: pytest.TempPathFactory, tiny_bert_dir: Path) -
     torch.manual_seed(0)
     modules = [
         module("Transformer", str(tiny_bert_dir), max_seq_length=48),
-        module("Pooling", BERT["hidden_size"]),
-        module("Dense", BERT["hidden_size"], 16),
+        module("Pooling", tiny.ENCODER["hidden_size"]),
+        module("Dense", tiny.ENCODER["hidden_size"], 16),
         module("Normalize"),
     ]
     SentenceTransformer(modules=modules, device="cpu").save(str(folder))
@@ -176,27 +129,12 @@ def tiny_vit_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("vit")
     torch.manual_seed(0)
-    labels = {0: "circle", 1: "square", 2: "star"}
-    sizes = {key: value for key, value in BERT.items() if key != "max_position_embeddings"}
+    sizes = {key: value for key, value in tiny.ENCODER.items() if key != "max_position_embeddings"}
     config = transformers.ViTConfig(
-        **sizes,
-        image_size=16,
-        patch_size=4,
-        id2label=labels,
-        label2id={name: index for index, name in labels.items()},
+        **sizes, image_size=16, patch_size=4, **tiny.labelled("circle", "square", "star")
     )
-    rough(transformers.ViTForImageClassification(config)).save_pretrained(folder)
-    processor = {
-        "image_processor_type": "ViTImageProcessor",
-        "do_resize": True,
-        "size": {"height": 16, "width": 16},
-        "resample": 2,
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": [0.5, 0.5, 0.5],
-        "image_std": [0.5, 0.5, 0.5],
-    }
+    tiny.roughen(transformers.ViTForImageClassification(config)).save_pretrained(folder)
+    processor = tiny.image_processor(16, image_processor_type="ViTImageProcessor", resample=2)
     (folder / "preprocessor_config.json").write_text(json.dumps(processor))
     return folder
 
@@ -210,19 +148,3 @@ def copy_of(tmp_path: Path) -> Callable[[Path], Path]:
         return Path(shutil.copytree(folder, tmp_path / "copy"))
 
     return copy
-
-
-@pytest.fixture(scope="session")
-def x86_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache with the kit of the masked x86 tiers: made here, since it needs no network."""
-    from edgekit.runners.kit import install_kit
-    from edgekit.runners.x86.tiers import TIERS
-
-    folder = tmp_path_factory.mktemp("x86") / "cache"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGEKIT_CACHE", str(folder))
-        kit = TIERS[0].kit
-        if kit is None:
-            pytest.skip(TIERS[0].state().missing)
-        install_kit(kit)
-    return folder

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,39 +25,14 @@ from edgekit.recipe import recipe_from_table
 ROOT = Path(__file__).parents[2]
 Refused = Callable[..., str]
 
-FACTORY = """
-import torch
-from torch import nn
-
-class Tiny(nn.Module):
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.layer = nn.Linear(8, 8)
-    def forward(self, x):
-        return {forward}
-
-def make():
-    return Tiny(), torch.randn(2, 8)
-"""
-
 
 @pytest.fixture
-def factory(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
+def factory(
+    place: Path, write_layer: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., str]:
     """Return a function that writes a module with a factory, and 40 samples as data.npz; it gives MODEL."""
-    names = []
-
-    def write(forward: str = "self.layer(x)") -> str:
-        name = f"tiny_{len(names)}_{place.name}".replace("-", "_")
-        (place / f"{name}.py").write_text(FACTORY.format(forward=forward))
-        np.savez(place / "data.npz", x=np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32))
-        names.append(name)
-        return f"{name}:make"
-
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    yield write
-    for name in names:
-        sys.modules.pop(name, None)
+    return partial(write_layer, place)
 
 
 def export(model: object, *more: object, data: str = "texts.txt") -> tuple[object, ...]:
@@ -426,22 +402,22 @@ class TestMachine:
         assert "Free space" in said
 
     @pytest.mark.parametrize("stage", ["load", "calibrate", "validate", "package"])
-    def test_ctrl_c_at_a_stage_leaves_nothing(self, place, factory, stage):
+    def test_ctrl_c_at_a_stage_leaves_nothing(self, place, factory, contents_of, stage):
         table = {"model": factory(), "targets": ["cpu-x86"], "calibration": {"data": "data.npz"}}
 
         def interrupting(at: str, message: str, fraction: float | None) -> None:
             if at == stage:
                 signal.raise_signal(signal.SIGINT)
 
-        before = contents(place)
+        before = contents_of(place)
         with pytest.raises(KeyboardInterrupt):
             pipeline.export(recipe_from_table(table), place / "out", progress=interrupting)
-        assert contents(place) == before
+        assert contents_of(place) == before
 
     @pytest.mark.parametrize("stage", ["load: loading", "validate"])
-    def test_ctrl_c_on_a_terminal_ends_with_130_and_one_line(self, place, factory, stage):
+    def test_ctrl_c_on_a_terminal_ends_with_130_and_one_line(self, place, factory, contents_of, stage):
         model = factory()
-        before = contents(place)
+        before = contents_of(place)
         process = subprocess.Popen(
             [
                 sys.executable,
@@ -465,7 +441,7 @@ class TestMachine:
         assert process.wait(timeout=60) == 130, rest
         assert rest.strip().splitlines()[-1] == "error: interrupted; nothing was written"
         assert "Traceback" not in rest
-        assert contents(place) == before
+        assert contents_of(place) == before
 
     def test_a_hub_that_refuses_the_connection(self, place):
         environment = {key: value for key, value in os.environ.items() if "proxy" not in key.lower()}
@@ -510,12 +486,3 @@ def _largest_file(limit_bytes: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Return every file below a folder, but for what Python compiles."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
-    }
