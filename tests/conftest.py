@@ -148,3 +148,19 @@ def copy_of(tmp_path: Path) -> Callable[[Path], Path]:
         return Path(shutil.copytree(folder, tmp_path / "copy"))
 
     return copy
+
+
+@pytest.fixture(scope="session")
+def x86_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache with the kit of the masked x86 tiers: made here, since it needs no network."""
+    from edgekit.runners.kit import install_kit
+    from edgekit.runners.x86.tiers import TIERS
+
+    folder = tmp_path_factory.mktemp("x86") / "cache"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEKIT_CACHE", str(folder))
+        kit = TIERS[0].kit
+        if kit is None:
+            pytest.skip(TIERS[0].state().missing)
+        install_kit(kit)
+    return folder
