@@ -43,6 +43,10 @@ def save(model: ir.Model, path: Path) -> None:
         ir.save(model, path, external_data=f"{path.name}.data")
         return
     proto = ir.serde.serialize_model(model)
+    # Types of constants are told a second time, 80 bytes each; they stand in the constants.
+    typed = [info for info in proto.graph.value_info if info.name not in model.graph.initializers]
+    del proto.graph.value_info[:]
+    proto.graph.value_info.extend(typed)
     with writing(path) as aside:
         aside.write_bytes(proto.SerializeToString(deterministic=True))
 

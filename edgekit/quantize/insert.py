@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgekit import graph as g
-from edgekit.quantize.schemes import Affine, quantize_weight
+from edgekit.quantize.schemes import Affine, quantize_product_weight
 
 
 def quantize_dequantize(graph: ir.Graph, value: ir.Value, affine: Affine, name: str) -> list[ir.Node]:
@@ -178,7 +178,8 @@ def embedding_per_row(graph: ir.Graph, node: ir.Node) -> int:
     table_value, ids = node.inputs[0], node.inputs[1]
     table = g.constant(table_value)
     assert table is not None and table_value is not None
-    codes, scale = quantize_weight(table, 0, reduce_range=False)
+    codes, scale = quantize_product_weight(table.T, per_channel=True, saturation_safe=False)
+    codes = codes.T
     name = table_value.name or "table"
     rows = ir.node("Gather", [g.add_constant(graph, f"{name}_quantized", codes), ids], name=f"{name}_rows")
     cast = ir.node("Cast", [rows.outputs[0]], {"to": ir.DataType.FLOAT}, name=f"{name}_cast")

@@ -144,7 +144,7 @@ def smoothing_factors(stats: TensorStats, weight: np.ndarray, alpha: float | Non
     """Return what to divide each channel of the activation by, [K]; ones where alpha is None.
 
     s = max|x|^alpha / max|w|^(1 - alpha), scaled to a geometric mean of 1. A channel that is dead on either
-    side keeps 1.
+    side keeps 1. Each is the inverse of a number that float16 holds, which is what a file may have to store.
 
     Source: Xiao et al. 2022, SmoothQuant, arXiv:2211.10438, equation 4.
     """
@@ -158,7 +158,12 @@ def smoothing_factors(stats: TensorStats, weight: np.ndarray, alpha: float | Non
     factors = np.ones(len(activation))
     factors[alive] = activation[alive] ** alpha / peak[alive] ** (1 - alpha)
     factors[alive] /= np.exp(np.mean(np.log(factors[alive])))
-    return np.clip(factors, 1e-3, 1e3).astype(np.float32)
+    return 1 / smoothing_inverse(np.clip(factors, 1e-3, 1e3))
+
+
+def smoothing_inverse(factors: np.ndarray) -> np.ndarray:
+    """Return what to multiply by instead of dividing by factors between 0.001 and 1000, float32 [K]."""
+    return (1 / factors).astype(np.float16).astype(np.float32)
 
 
 def _affine(stats: TensorStats, smoothing: np.ndarray, shrink: float, rules: LinearRules) -> Affine:

@@ -11,7 +11,7 @@ from edgekit import graph as g
 from edgekit.quantize.calibrate import Calibration
 from edgekit.quantize.fold import Fold, find_fold
 from edgekit.quantize.insert import dequantized_weight, int32_bias, part_readers, quantize_dequantize
-from edgekit.quantize.linear import LinearRules, LinearSolution, QuantizedWeight, solve
+from edgekit.quantize.linear import LinearRules, LinearSolution, QuantizedWeight, smoothing_inverse, solve
 from edgekit.quantize.plan import LinearGroup, transposed, weight_matrix
 from edgekit.quantize.schemes import Affine, pair_sums, with_room_for_bias
 from edgekit.record import Fact, Skip
@@ -83,7 +83,7 @@ def _apply(
     if solution.smoothing is not None and fold is not None:
         placed = f"folded into the {fold.into}"
     elif solution.smoothing is not None:
-        inverse = g.add_constant(graph, f"{name}_smoothing", (1 / solution.smoothing).astype(np.float32))
+        inverse = g.add_constant(graph, f"{name}_smoothing", smoothing_inverse(solution.smoothing))
         multiply = ir.node("Mul", [value, inverse], name=f"{name}_smooth")
         multiply.outputs[0].name = f"{name}_smoothed"
         new, value, placed = [multiply], multiply.outputs[0], "Mul"
@@ -117,7 +117,7 @@ def _set_weight(
 ) -> None:
     flip = transposed(node)
     old = node.inputs[1]
-    name = (old.name if old is not None else None) or f"{node.name}_weight"
+    name = _short((old.name if old is not None else None) or f"{node.name}_weight")
     bias = g.constant(node.inputs[2]) if node.op_type == "Gemm" and len(node.inputs) > 2 else None
     codes, scale = weight.codes, weight.scale
     if bias is not None:
@@ -126,10 +126,16 @@ def _set_weight(
     held = dequantized_weight(graph, node, codes.T if flip else codes, scale, 0 if flip else 1, name)
     node.replace_input_with(1, held)
     if bias is not None and node.inputs[2] is not None:
-        int32_bias(graph, node, bias, affine.scale, scale, f"{node.inputs[2].name}_corrected")
+        int32_bias(graph, node, bias, affine.scale, scale, _short(node.inputs[2].name or "bias"))
         return
     if shift.any() and not _add_to_bias(graph, node, shift):
         skipped.append(Skip(f"bias correction of {node.op_type} {node.name}", "no constant bias follows it"))
+
+
+def _short(name: str) -> str:
+    """Return a packed weight's name with its first part and the number of others: names are written often."""
+    first, *others = name.split("+")
+    return f"{first}+{len(others)}" if others else first
 
 
 def _add_to_bias(graph: ir.Graph, node: ir.Node, shift: np.ndarray) -> bool:

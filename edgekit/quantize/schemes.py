@@ -100,9 +100,7 @@ def quantize_weight(
         int8 codes of the weight's shape, and float32 scales, [channels] or a scalar.
     """
     qmax = 64 if reduce_range else 127
-    axes = tuple(i for i in range(weight.ndim) if i != axis) if axis is not None else None
-    peak = np.abs(weight).max(axis=axes)
-    scale = np.where(peak > np.float32(_TINY * qmax), peak / qmax, 1.0).astype(np.float32)
+    scale = _symmetric_scale(weight, axis, qmax)
     shaped = scale if axis is None else scale.reshape([-1 if i == axis else 1 for i in range(weight.ndim)])
     codes = np.clip(np.rint(weight / shaped), -qmax, qmax).astype(np.int8)
     return codes, scale
@@ -129,14 +127,30 @@ def quantize_product_weight(
     Source: Intel intrinsics guide, VPMADDUBSW; onnxruntime core/mlas/lib/qgemm_kernel_avx2.cpp (packing
     order along K).
     """
-    codes, scale = quantize_weight(weight, 1 if per_channel else None, reduce_range=False)
-    if not saturation_safe:
-        return codes, scale
-    pairs = pair_sums(weight)  # in real units
-    # Rounding moves each of two codes by half a step, so the real sums may fill 127 steps.
-    needed = pairs / 127 if per_channel else pairs.max(initial=0.0) / 127
-    scale = np.maximum(scale, needed).astype(np.float32)
+    scale = _symmetric_scale(weight, 1 if per_channel else None, 127)
+    if saturation_safe:
+        pairs = pair_sums(weight)  # in real units
+        # Rounding moves each of two codes by half a step, so the real sums may fill 127 steps.
+        needed = pairs / 127 if per_channel else pairs.max(initial=0.0) / 127
+        scale = np.maximum(scale, needed).astype(np.float32)
+    scale = short_scale(scale)
     return np.clip(np.rint(weight / scale), -127, 127).astype(np.int8), scale
+
+
+def short_scale(scale: np.ndarray) -> np.ndarray:
+    """Return the next larger scales that float16 holds exactly, as float32, so that a file can store those.
+
+    Scales out of float16's normal range stay as they are. Codes are made after this, so nothing is rounded
+    twice: a step is wider by less than a thousandth.
+
+    Args:
+        scale: Positive float32, any shape.
+    """
+    with np.errstate(over="ignore"):
+        half = scale.astype(np.float16)
+        half = np.where(half < scale, np.nextafter(half, np.float16(np.inf)), half)
+    normal = (half >= np.finfo(np.float16).tiny) & np.isfinite(half)
+    return np.where(normal, half, scale).astype(np.float32)
 
 
 def with_room_for_bias(
@@ -190,6 +204,13 @@ def dequantize_weight(codes: np.ndarray, scale: np.ndarray, axis: int | None) ->
 
 
 _TINY = float(np.finfo(np.float32).tiny)
+
+
+def _symmetric_scale(weight: np.ndarray, axis: int | None, qmax: int) -> np.ndarray:
+    """Return the scale that gives the largest weight the code `qmax`, per channel of an axis or for all."""
+    axes = tuple(i for i in range(weight.ndim) if i != axis) if axis is not None else None
+    peak = np.abs(weight).max(axis=axes)
+    return np.where(peak > np.float32(_TINY * qmax), peak / qmax, 1.0).astype(np.float32)
 
 
 def _positive(scale: float) -> float:

@@ -8,6 +8,7 @@ from edgekit import graph as g
 from edgekit.model import OnnxModel
 from edgekit.profile import TargetProfile
 from edgekit.quantize.calibrate import Calibration, refuse_quantized
+from edgekit.quantize.compact import compact
 from edgekit.quantize.convs import quantize_convs
 from edgekit.quantize.insert import embedding_per_row
 from edgekit.quantize.linear import LinearRules
@@ -93,6 +94,7 @@ def quantize(
         did = f"stored {len(plan.embeddings)} embedding tables as int8 with one scale per row"
         records.append(clock.record("quantize", "embeddings", did, bytes_saved=saved))
     g.remove_unused(loaded)
+    compact(loaded.graph)
     g.forget_inner_shapes(loaded)
     graph = g.saved(loaded, path)
     after = path.stat().st_size
