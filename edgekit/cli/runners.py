@@ -116,7 +116,9 @@ def _print_list() -> None:
     for runner in RUNNERS:
         state = runner.state()
         told = (
-            Text("ready", style="green") if state.ready else Text(f"{state.missing}: {state.hint}", "yellow")
+            Text("ready", style="green")
+            if state.ready
+            else Text(": ".join(filter(None, (state.missing, state.hint))), "yellow")
         )
         grid.add_row(runner.name, runner.level, Text(runner.title), told)
     console = stdout_console()

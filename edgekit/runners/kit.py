@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import urllib.error
 import urllib.request
@@ -55,7 +56,8 @@ class Kit:
         build: Called with (folder of the fetched files, empty folder to fill). Raises `MachineError` where
             this machine lacks what it needs, e.g. a compiler.
         revision: Raised when `build` changes what it makes.
-        pins: Digests of what else the kit is made from: files of this machine or of edgekit.
+        sources: Files of edgekit that it is made from too, e.g. in C; with other content it is another kit.
+        pins: Digests of what else it is made from: files of this machine.
         installed_bytes: About what it takes on disk, for the table.
     """
 
@@ -65,6 +67,7 @@ class Kit:
     build: Callable[[Path, Path], None]
     revision: int = 1
     installed_bytes: int = 0
+    sources: tuple[Path, ...] = ()
     pins: tuple[str, ...] = ()
 
     @property
@@ -75,7 +78,9 @@ class Kit:
     @property
     def folder(self) -> Path:
         """Where it is, or will be."""
-        pinned = [self.revision, *((part.file, part.sha256) for part in self.parts), *self.pins]
+        fetched = [(part.file, part.sha256) for part in self.parts]
+        ours = [(path.name, sha256_file(path)) for path in self.sources]
+        pinned = [self.revision, *fetched, *ours, *self.pins]
         return cache_folder() / "runners" / f"{self.name}-{sha256_json(pinned)[:12]}"
 
 
@@ -171,10 +176,13 @@ def install_kit(kit: Kit, *, force: bool = False, progress: Progress = silent) -
 
 
 def remove_kit(kit: Kit) -> bool:
-    """Remove a kit; return whether it was there."""
-    there = kit.folder.is_dir()
-    shutil.rmtree(kit.folder, ignore_errors=True)
-    return there
+    """Remove a kit in every form that was installed; return whether there was one."""
+    made = re.compile(rf"{re.escape(kit.name)}-[0-9a-f]{{12}}")
+    room = kit.folder.parent
+    folders = [path for path in (room.iterdir() if room.is_dir() else ()) if made.fullmatch(path.name)]
+    for path in folders:
+        shutil.rmtree(path, ignore_errors=True)
+    return bool(folders)
 
 
 def fetch(part: Part, target: Path) -> None:

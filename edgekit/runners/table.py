@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgekit.errors import RunnerMissingError, nearest
+from edgekit.runners.adb import Adb
 from edgekit.runners.arm.tiers import ARM_TIERS
 from edgekit.runners.base import Runner
 from edgekit.runners.javascript.chromium import CHROMIUM, CHROMIUM_2_THREADS
@@ -12,6 +13,7 @@ from edgekit.runners.javascript.in_node import NODE, WASM_NODE
 from edgekit.runners.kit import Kit
 from edgekit.runners.native import Native
 from edgekit.runners.qnn import HTPS
+from edgekit.runners.releases import RELEASES
 from edgekit.runners.ssh import parse_ssh
 from edgekit.runners.x86.tiers import TIERS as X86_TIERS
 
@@ -23,19 +25,23 @@ RUNNERS: tuple[Runner, ...] = (
     CHROMIUM,
     CHROMIUM_2_THREADS,
     NODE,
+    *RELEASES,
     *HTPS,
+    Adb(),
 )
 """Every runner that has a fixed name."""
 
 
 def runner_named(name: str) -> Runner:
-    """Return the runner that a `--on` value names: one of `RUNNERS`, or a board as `ssh://user@host`.
+    """Return the runner that a `--on` value names: one of `RUNNERS`, or a board.
 
     Raises:
         RunnerMissingError: There is none of that name.
     """
     if name.startswith("ssh://"):
         return parse_ssh(name)
+    if name.startswith("adb://"):
+        return Adb(name)
     for runner in RUNNERS:
         if runner.name == name:
             return runner

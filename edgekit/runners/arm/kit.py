@@ -10,7 +10,7 @@ from pathlib import Path
 from edgekit.errors import MachineError
 from edgekit.runners.arm import parts
 from edgekit.runners.kit import Kit
-from edgekit.runners.native_c.compiler import COMPILER, HEADERS, unpack_compiler
+from edgekit.runners.native_c.compiler import COMPILER, HEADERS, RUNNER_SOURCES, unpack_compiler
 from edgekit.runners.unpack import flat_from_deb, from_wheel
 from edgekit.store import workspace
 
@@ -85,5 +85,6 @@ KIT = Kit(
         *parts.COUNTING_SYSTEM,
     ),
     build=_build,
+    sources=(*RUNNER_SOURCES, COUNT_SOURCE),
     installed_bytes=100_000_000,
 )

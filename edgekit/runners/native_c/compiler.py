@@ -20,6 +20,7 @@ from edgekit.runners.process import tail
 from edgekit.runners.unpack import flat_from_deb, from_wheel
 
 SOURCES = Path(__file__).parent
+RUNNER_SOURCES = tuple(SOURCES / name for name in ("runner.c", "cpu.h", "start.S"))
 COMPILER = Part(
     "ziglang-0.17.1-x86_64.whl",
     (
