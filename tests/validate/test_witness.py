@@ -14,8 +14,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from onnx import TensorProto, helper, numpy_helper
 
+from edgekit import graph as g
 from edgekit.errors import ModelError
+from edgekit.model import Graph, OnnxModel
 from edgekit.profile import load_profile
+from edgekit.quantize import calibrate, quantize
+from edgekit.recipe import QuantizeOptions
 from edgekit.record import Level
 from edgekit.runners import Job, Result, State
 from edgekit.runners.native import Native
@@ -223,6 +227,39 @@ class TestLayers:
         (layer,) = integer_layers(write(tmp_path / "m.onnx", nodes, {"w": codes(127)}, ["n", INNER]))
         assert (layer.name, layer.op, layer.activation) == ("integers", "MatMul", "uint8")
         assert np.array_equal(layer.codes, codes(127))
+
+    @pytest.mark.parametrize(("target", "safe"), [("cpu-x86", False), ("cpu-x86-portable", True)])
+    def test_every_layer_that_edgekit_quantizes_is_found_with_the_certificate_that_it_recorded(
+        self, tmp_path: Path, target: str, safe: bool
+    ) -> None:
+        rng = np.random.default_rng(0)
+        nodes = [
+            helper.make_node("Gemm", ["x", "w1", "bias"], ["h"], name="first", transB=1),
+            helper.make_node("Relu", ["h"], ["r"], name="relu"),
+            helper.make_node("MatMul", ["r", "w2"], ["y"], name="second"),
+        ]
+        weights = {
+            "w1": rng.normal(size=(160, INNER)),
+            "bias": rng.normal(size=160),
+            "w2": rng.normal(size=(160, 8)),
+        }
+        constants = {name: value.astype(np.float32) for name, value in weights.items()}
+        path = write(tmp_path / "float.onnx", nodes, constants, ["n", INNER])
+        model = OnnxModel((Graph("model", path, g.signature(g.load(path))),), 13, 8)
+        samples = [{"x": rng.normal(size=(4, INNER)).astype(np.float32)} for _ in range(4)]
+        made = quantize(
+            model, calibrate(model, samples), load_profile(target), QuantizeOptions(), tmp_path / "q.onnx"
+        )
+        recorded = {
+            name: entry["largest_pair_sum"]
+            for record in made.history
+            for entry in record.facts.get("layers", [])
+            for name in entry["nodes"]
+        }
+        assert len(recorded) == 2
+        found = integer_layers(made.only.path)
+        assert {layer.name: layer.largest_pair_sum for layer in found} == recorded
+        assert all((layer.largest_pair_sum <= SAFE_PAIR_SUM) == safe for layer in found)
 
     def test_a_file_that_is_no_model_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "bad.onnx").write_bytes(b"nonsense")
