@@ -24,6 +24,7 @@ from edgekit.quantize.observe import Batch, groups_within, memory_need, observe
 from edgekit.quantize.observers import ROWS_KEPT, TensorStats
 from edgekit.quantize.plan import make_plan
 from edgekit.quantize.statistics import DataSeen, Statistics, graph_sha256, load, save, seen_in
+from edgekit.quantize.windows import KeptInputs
 from edgekit.record import Clock, StepRecord
 
 CHECKPOINT_BATCHES = 64
@@ -44,6 +45,7 @@ class Calibration:
         passes: Passes over the data; 0 where the statistics came from a file.
         resumed_from: Batches that a checkpoint spared. Neither is in the record, for the same statistics
             have to make the same package.
+        inputs: A few of the inputs, to measure on what form of a convolution loses least.
     """
 
     tensors: Mapping[str, TensorStats]
@@ -52,6 +54,7 @@ class Calibration:
     seen: DataSeen = field(default_factory=DataSeen)
     passes: int = 1
     resumed_from: int = 0
+    inputs: tuple[Batch, ...] = ()
 
 
 def calibrate(
@@ -87,8 +90,9 @@ def calibrate(
     del loaded
     gc.collect()  # graphs refer to their nodes and back: it would stay, with its weights
     state = Statistics(graph_sha256(model), DataSeen(), False, {n: TensorStats(a) for n, a in axes.items()})
+    kept = KeptInputs()
     if statistics is not None and statistics.exists():
-        state = _continued(state, statistics, batches)
+        state = _continued(state, statistics, batches, kept)
     resumed = state.seen.batches
     passes = 0
     if not state.complete:
@@ -96,15 +100,15 @@ def calibrate(
         if len(groups) > 1 and statistics is None:
             raise DataError("a memory budget needs a statistics file, where finished tensors wait")
         for group in groups:
-            state = _one_pass(model, group, state, batches, statistics, checkpoint_batches)
+            state = _one_pass(model, group, state, batches, statistics, checkpoint_batches, kept)
             passes += 1
-        seen = state.seen if axes else _seen(batches)
+        seen = state.seen if axes else _seen(batches, kept)
         _refuse_no_data(seen)
         state = Statistics(state.graph_sha256, seen, True, state.tensors)
         if statistics is not None:
             save(state, statistics)
             state = load(statistics)
-    return _calibration(state, clock, passes=passes, resumed_from=resumed if passes else 0)
+    return _calibration(state, clock, kept, passes=passes, resumed_from=resumed if passes else 0)
 
 
 def reuse(model: OnnxModel, batches: Iterable[Batch], statistics: Path) -> Calibration:
@@ -126,8 +130,9 @@ def reuse(model: OnnxModel, batches: Iterable[Batch], statistics: Path) -> Calib
             f"{statistics} is the checkpoint of a calibration that did not end",
             "Let it go on with --save-statistics and the same file.",
         )
-    _refuse_other_data(stored, _seen(batches), statistics)
-    return _calibration(stored, clock, passes=0, resumed_from=0)
+    kept = KeptInputs()
+    _refuse_other_data(stored, _seen(batches, kept), statistics)
+    return _calibration(stored, clock, kept, passes=0, resumed_from=0)
 
 
 def observed_tensors(model: ir.Model) -> dict[str, int]:
@@ -147,6 +152,7 @@ def _one_pass(
     batches: Iterable[Batch],
     file: Path | None,
     checkpoint_batches: int,
+    kept: KeptInputs,
 ) -> Statistics:
     """Return the statistics after a group of tensors, which have seen equally much, has seen all batches."""
     tensors = {name: state.tensors[name] for name in group}
@@ -154,11 +160,12 @@ def _one_pass(
     seen = state.seen
 
     def merged() -> Statistics:
-        every = _Overlaid(state.tensors, tensors)
+        every = Overlaid(state.tensors, tensors)
         return Statistics(state.graph_sha256, seen, False, every)
 
     for batch, values in observe(model.only.path, group, islice(batches, done, None)):
         here = seen_in(batch)
+        kept.offer(here.digest, batch)
         for name, value in values.items():
             tensors[name].update(np.asarray(value, np.float32), here.digest)
         done += 1
@@ -177,7 +184,7 @@ def _one_pass(
 
 
 @dataclass(frozen=True)
-class _Overlaid(Mapping[str, TensorStats]):
+class Overlaid(Mapping[str, TensorStats]):
     """Tensors of which some are in memory and the others stay where they were."""
 
     under: Mapping[str, TensorStats]
@@ -218,7 +225,7 @@ def _groups(
     return [group for names in left for group in groups_within(need, names, max_memory_mb)]
 
 
-def _continued(fresh: Statistics, file: Path, batches: Iterable[Batch]) -> Statistics:
+def _continued(fresh: Statistics, file: Path, batches: Iterable[Batch], kept: KeptInputs) -> Statistics:
     """Return what a file holds, after checking that it is of this graph and of the first of these batches."""
     _refuse_one_shot(batches)
     stored = load(file)
@@ -226,18 +233,22 @@ def _continued(fresh: Statistics, file: Path, batches: Iterable[Batch]) -> Stati
     if set(stored.tensors) != set(fresh.tensors):
         raise DataError(f"{file} holds other tensors of this graph", "Remove it, or name another file.")
     limit = None if stored.complete else stored.seen.batches
-    _refuse_other_data(stored, _seen(islice(batches, limit)), file)
+    _refuse_other_data(stored, _seen(islice(batches, limit), kept), file)
     return stored
 
 
-def _seen(batches: Iterable[Batch]) -> DataSeen:
+def _seen(batches: Iterable[Batch], inputs: KeptInputs) -> DataSeen:
     seen = DataSeen()
     for batch in batches:
-        seen = seen.merge(seen_in(batch))
+        here = seen_in(batch)
+        inputs.offer(here.digest, batch)
+        seen = seen.merge(here)
     return seen
 
 
-def _calibration(state: Statistics, clock: Clock, *, passes: int, resumed_from: int) -> Calibration:
+def _calibration(
+    state: Statistics, clock: Clock, inputs: KeptInputs, *, passes: int, resumed_from: int
+) -> Calibration:
     kept = (min(t.count, ROWS_KEPT) for t in state.tensors.values() if t.axis == -1)
     samples, tensors = state.seen.samples, len(state.tensors)
     record = clock.record(
@@ -248,7 +259,7 @@ def _calibration(state: Statistics, clock: Clock, *, passes: int, resumed_from: 
         tensors=tensors,
         rows_kept_per_tensor=max(kept, default=0),
     )
-    return Calibration(state.tensors, samples, record, state.seen, passes, resumed_from)
+    return Calibration(state.tensors, samples, record, state.seen, passes, resumed_from, inputs.in_order())
 
 
 def refuse_quantized(model: ir.Model, path: Path) -> None:

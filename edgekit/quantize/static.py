@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnx_ir as ir
+
 from edgekit import graph as g
 from edgekit.model import OnnxModel
 from edgekit.profile import TargetProfile
 from edgekit.quantize.calibrate import Calibration, refuse_quantized
 from edgekit.quantize.compact import compact
-from edgekit.quantize.convs import quantize_convs
+from edgekit.quantize.conv_form import quantize_convolutions
 from edgekit.quantize.insert import embedding_per_row
 from edgekit.quantize.linear import LinearRules
-from edgekit.quantize.plan import make_plan
+from edgekit.quantize.plan import Plan, make_plan
 from edgekit.quantize.products import quantize_products
 from edgekit.quantize.schemes import ActivationScheme
 from edgekit.recipe import QuantizeOptions
@@ -36,14 +38,18 @@ def quantize(
     """
     loaded, rules, before = g.load(model.only.path), profile.quantization, model.file_bytes
     refuse_quantized(loaded, model.only.path)
-    plan = make_plan(
-        loaded,
-        matmul_ops=rules.matmul_ops,
-        conv_ops=rules.conv_ops,
-        embeddings=rules.embeddings == "int8-per-row",
-        float_entries=rules.float_entries,
-        exclude=options.exclude,
-    )
+
+    def planned(model: ir.Model) -> Plan:
+        return make_plan(
+            model,
+            matmul_ops=rules.matmul_ops,
+            conv_ops=rules.conv_ops,
+            embeddings=rules.embeddings == "int8-per-row",
+            float_entries=rules.float_entries,
+            exclude=options.exclude,
+        )
+
+    plan = planned(loaded)
     scheme = ActivationScheme(rules.activation_type, rules.activation_symmetric)
     linear_rules = LinearRules(
         scheme,
@@ -75,17 +81,9 @@ def quantize(
     )
     records = [matmuls] if layers or skipped else []
     if plan.convs or plan.conv_skipped:
-        clock = Clock()
-        affines = quantize_convs(loaded.graph, plan, calibration, scheme, rules, options)
         records.append(
-            clock.record(
-                "quantize",
-                "conv",
-                f"quantized {len(plan.convs)} convolutions with {len(affines)} tensors held in 8 bits",
-                skipped=plan.conv_skipped,
-                convolutions=len(plan.convs),
-                matrix_products=len(plan.on_codes),
-                range_method=options.range_method,
+            quantize_convolutions(
+                model.only.path, loaded.graph, plan, planned, calibration, scheme, rules, options
             )
         )
     if plan.embeddings:

@@ -108,7 +108,9 @@ def sqnr_db(model, other):
 
 
 def skips(model):
-    return {skip.what: skip.why for record in model.history for skip in record.skipped}
+    every = [skip for record in model.history for skip in record.skipped]
+    forms = ("cross-layer", "equalization behind", "bias correction")
+    return {skip.what: skip.why for skip in every if not skip.what.startswith(forms)}
 
 
 @pytest.mark.parametrize(
@@ -258,3 +260,50 @@ def test_a_depthwise_convolution_beside_a_residual_sum_goes_to_int8_with_it(resi
     shipped = quantized(build(text, tmp_path / "t.onnx", RESIDUAL_WEIGHTS), tmp_path / "q.onnx")
     assert not skips(shipped)
     assert as_run(shipped.only.path, tmp_path)["QLinearAdd"] == 1
+
+
+BIASED = """
+net (float[batch, 4, 8, 8] x) => (float[batch, 4, 8, 8] y)
+{
+   a = Relu (x)
+   y = Conv <pads = [1, 1, 1, 1]> (a, w0)
+}
+"""
+
+
+def test_a_mean_error_goes_into_a_bias_that_is_added_for_it(tmp_path):
+    # One weight far above the others: those are rounded coarsely, and what a Relu gives has a mean.
+    weights = constants(w0=(4, 4, 3, 3))
+    weights["w0"][:, 0, 0, 0] = 60.0
+    model = build(BIASED, tmp_path / "float.onnx", weights)
+    calibration = calibrate(model, batches(4, 64))
+    made = {}
+    for correct in (False, True):
+        options = QuantizeOptions(smoothing=False, bias_correction=correct)
+        path = tmp_path / f"{correct}.onnx"
+        made[correct] = quantize(model, calibration, load_profile("cpu-x86"), options, path)
+    (record,) = (record for record in made[True].history if record.step == "conv")
+    (layer,) = record.facts["layers"]
+    assert layer["bias_corrected"]
+    assert layer["output_error"] < layer["output_error_plain"]
+    plain, corrected = record.facts["forms_tried"]
+    assert corrected["output_error"] < plain["output_error"]
+    assert as_run(made[True].only.path, tmp_path)["QLinearConv"] == 1
+    (conv,) = g.nodes(g.load(made[True].only.path).graph, "Conv")
+    assert g.constant(conv.inputs[2].producer().inputs[0]).dtype == np.int32
+    assert sqnr_db(model, made[True]) > sqnr_db(model, made[False])
+
+
+def test_a_form_that_does_not_help_the_outputs_is_not_kept_and_the_record_says_so(residual, tmp_path):
+    shipped = quantized(residual, tmp_path / "q.onnx")
+    (record,) = (record for record in shipped.history if record.step == "conv")
+    plain, *tried = record.facts["forms_tried"]
+    assert (plain["equalized"], plain["corrected"]) == (False, False)
+    assert len(tried) == 2
+    left = {skip.what for skip in record.skipped}
+    kept = plain["output_error"]
+    for trial, name in zip(tried, ("cross-layer equalization", "bias correction"), strict=True):
+        helped = f"{name} of convolutions" not in left
+        assert not helped or trial["output_error"] < kept
+        kept = trial["output_error"] if helped else kept
+    assert bool(record.facts["biases_corrected"]) == ("bias correction of convolutions" not in left)
