@@ -245,7 +245,7 @@ def _conv_region(
                 skipped.append(Skip(_label(node), reason))
                 continue
             if x not in tensors:
-                tensors[x] = x
+                tensors[x] = _range_source(x)
                 region.entries.add(x)
         elif node.op_type not in conv_ops or node.op_type not in (*_KEEPS_RANGE, *_OWN_RANGE, *_JOINS):
             continue
@@ -262,6 +262,15 @@ def _conv_region(
             out = rectified(node.outputs[0])
             tensors[out] = out
     return region
+
+
+def _range_source(value: ir.Value) -> ir.Value:
+    """Return the value before pools and reshapes, which is observed also where its conv stays float."""
+    node = value.producer()
+    while node is not None and node.op_type in _KEEPS_RANGE and node.inputs[0] is not None:
+        value = node.inputs[0]
+        node = value.producer()
+    return value
 
 
 def _why_not_on_codes(node: ir.Node, tensors: dict[ir.Value, ir.Value]) -> str:
