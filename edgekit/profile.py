@@ -133,16 +133,23 @@ class Packaging(_Table):
     ort_platform: Literal["arm", "amd64"] | None = None
 
 
+Ship = Literal["static", "dynamic", "float", "best"]
+"""Which form of a model goes into the package; `best` builds them all and lets the figures choose."""
+
+
 class Policy(_Table):
     """What the target wants quantization for, and what counts as good enough.
 
     Attributes:
-        wants: `speed` notes it in the report when int8 is not faster; `size` does not.
+        wants: What quantization is for. `speed` notes it in the report when int8 is not faster. `best` ships
+            the fastest form, or the smallest.
+        ship: The form to ship. `static` costs no measuring; layers that lose too much stay float in it.
         min_size_ratio: Float bytes over quantized bytes that the file must reach at least.
         gates: Overrides of task thresholds, by check name.
     """
 
     wants: Literal["speed", "size"] = "speed"
+    ship: Ship = "static"
     min_size_ratio: Finite | None = None
     gates: dict[str, Finite] = Field(default_factory=dict)
 

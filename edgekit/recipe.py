@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgekit.errors import RecipeError
-from edgekit.profile import Finite, PositiveInt, explain
+from edgekit.profile import Finite, PositiveInt, Ship, explain
 
 
 class _Table(BaseModel):
@@ -62,6 +62,9 @@ class QuantizeOptions(_Table):
         percentile: Two-sided coverage for `range_method = "percentile"`, in percent.
         rounding: `nearest`, or `compensated`: each weight's error is made up for by those rounded after it.
         mixed: Leave the layers that lose most in float where the gates would fail, as few as it takes.
+        max_drop: Loss against float that is allowed of the task's main measure, 0.01 being a point: of
+            accuracy, or without labels of equal decisions; of the F1 of labels; of the mean cosine and the
+            rank correlation; of a generic output's norm. None takes the thresholds of task and target.
         exclude: Names of nodes (shell patterns) to leave in float.
     """
 
@@ -72,6 +75,7 @@ class QuantizeOptions(_Table):
     percentile: Annotated[float, Field(gt=50, le=100)] = 99.99
     rounding: Literal["nearest", "compensated"] = "compensated"
     mixed: bool = True
+    max_drop: Annotated[float, Field(gt=0, lt=1)] | None = None
     exclude: tuple[str, ...] = ()
 
 
@@ -107,6 +111,7 @@ class Recipe(_Table):
         task: Name of the task; None infers it.
         targets: Profile names or paths of profile files.
         seed: Seed of every choice that is random: the subset of samples, the order.
+        ship: The form of the model that goes into the packages; None takes each target's.
         keep_float: Also keep the float graph, as `float-opset<N>.onnx` beside the packages.
         gates: Check name -> threshold; overrides the task's and the profile's.
     """
@@ -121,6 +126,7 @@ class Recipe(_Table):
     validation: ValidationOptions = ValidationOptions()
     quantize: QuantizeOptions = QuantizeOptions()
     latency: LatencyOptions = LatencyOptions()
+    ship: Ship | None = None
     keep_float: bool = False
     gates: dict[str, Finite] = Field(default_factory=dict)
     pinned: Pinned = Pinned()

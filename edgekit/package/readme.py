@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edgekit.profile import TargetProfile
+from edgekit.profile import Quantization, TargetProfile
 from edgekit.record import Check
 
 _HEAD = """\
@@ -41,6 +41,8 @@ print({show})
 _SHOW = {
     "sentence-embedding": "outputs[0] @ outputs[0].T",
     "text-classification": "outputs[0].argmax(axis=-1)",
+    "multi-label-text-classification": "outputs[0] > 0",
+    "multi-label-image-classification": "outputs[0] > 0",
     "token-classification": "outputs[0].argmax(axis=-1)",
     "image-classification": "outputs[0].argmax(axis=-1)",
 }
@@ -86,10 +88,8 @@ def readme(manifest: Mapping[str, Any], profile: TargetProfile, checks: tuple[Ch
     Figures of speed are left to report.json: they differ from run to run, and this file should not.
     """
     model, rules = manifest["model"], profile.quantization
-    types = f"{rules.activation_type} activations, {rules.weight_type} weights"
     size, before = manifest["files"]["model.onnx"]["bytes"], manifest["float"]["file_bytes"]
-    quantized = any(record["stage"] == "quantize" for record in manifest["history"])
-    how = f"static int8 ({types})" if quantized else "float"
+    how = _form(manifest["history"], rules)
     text = manifest["preprocessing"]["kind"] == "text"
     needs = "`onnxruntime` and `tokenizers`" if text else "`onnxruntime`"
     rows = [_row(check) for check in checks if check.measured is not None and check.name != "speedup"]
@@ -136,6 +136,18 @@ def readme(manifest: Mapping[str, Any], profile: TargetProfile, checks: tuple[Ch
         *ort_note,
     ]
     return "\n".join(lines)
+
+
+def _form(history: Sequence[Mapping[str, Any]], rules: Quantization) -> str:
+    """Return the form of the graph in words, from the steps that made it."""
+    steps = {record["step"]: record for record in history if record["stage"] == "quantize"}
+    if not steps:
+        return "float"
+    if "dynamic" in steps:
+        return f"dynamic int8 ({rules.weight_type} weights)"
+    reverted = steps.get("mixed", {}).get("facts", {}).get("reverted", ())
+    some = f", {len(reverted)} nodes in float" if reverted else ""
+    return f"static int8 ({rules.activation_type} activations, {rules.weight_type} weights{some})"
 
 
 def _row(check: Check) -> str:

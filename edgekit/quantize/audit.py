@@ -190,13 +190,12 @@ def audit_checks(
     allowed = CLIP_RATE.budget
     if options.range_method == "percentile":
         allowed += 2 * (1 - options.percentile / 100)
-    checks = [
-        gated(_named(RANGE_GROWTH, RANGE_GROWTH.budget, audit.still_growing[:1]), audit.last_growth, gates)
-    ]
+    growth = _named(RANGE_GROWTH, RANGE_GROWTH.budget, audit.still_growing[:1])
+    checks = [gated(growth, audit.last_growth)]
     if clipping:
         worst = clipping[0]
-        checks.append(gated(_named(CLIP_RATE, allowed, (worst.tensor,)), worst.rate, gates))
-    return tuple(checks)
+        checks.append(gated(_named(CLIP_RATE, allowed, (worst.tensor,)), worst.rate))
+    return tuple(check.with_budget(gates) for check in checks)
 
 
 def audit_notes(audit: CalibrationAudit, clipping: tuple[Clipping, ...]) -> tuple[str, ...]:

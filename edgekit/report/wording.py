@@ -14,6 +14,7 @@ from edgekit.report.document import Document
 
 HEADLINE_CHECKS: tuple[tuple[str, ...], ...] = (
     ("top1_agreement", "accuracy_drop"),  # classification
+    ("label_f1", "kl_mean"),  # classification with several labels per sample
     ("cosine_mean", "cosine_p05"),  # embeddings
     ("sqnr_db", "max_relative_error"),  # generic
 )
@@ -26,6 +27,7 @@ EXPLANATIONS: dict[str, str] = {
     "cosine_min": "The one sample that came out worst; 1 = same direction.",
     "rank_correlation": "Whether pairs of samples keep their order of similarity: 1 = same, 0 = shuffled.",
     "top1_agreement": "Share of samples for which both models choose the same class; 1 = always.",
+    "label_f1": "How far both models give the same labels: 1 = all of them, 0 = none in common.",
     "kl_mean": "Kullback-Leibler divergence between the two models' class probabilities; 0 = equal.",
     "range_growth": "Whether calibration had settled: 0 = the last tenth of its samples widened no range.",
     "clip_rate": "Share of the values of one tensor, on samples that calibration did not see, that its 8-bit "

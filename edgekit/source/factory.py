@@ -33,6 +33,8 @@ _OUTPUT: dict[str, str | None] = {
     "text-classification": "logits",
     "token-classification": "logits",
     "image-classification": "logits",
+    "multi-label-text-classification": "logits",
+    "multi-label-image-classification": "logits",
 }
 _WANTED = "It has to return (module, example_inputs), or (module, example_inputs, dynamic_axes)."
 

@@ -13,6 +13,8 @@ TRANSFORMERS_TASKS: dict[str, tuple[str, str | None]] = {
     "text-classification": ("AutoModelForSequenceClassification", "logits"),
     "token-classification": ("AutoModelForTokenClassification", "logits"),
     "image-classification": ("AutoModelForImageClassification", "logits"),
+    "multi-label-text-classification": ("AutoModelForSequenceClassification", "logits"),
+    "multi-label-image-classification": ("AutoModelForImageClassification", "logits"),
     "generic": ("", None),
 }
 
@@ -31,6 +33,9 @@ def infer_task(config: dict[str, Any]) -> str:
         task = TasksManager.infer_task_from_model(model_class(config))
     except (ValueError, KeyError):  # it does not know every class, e.g. DeiT's
         task = _task_of_class(model_class(config))
+    multi_label = f"multi-label-{task}"
+    if config.get("problem_type") == "multi_label_classification" and multi_label in TRANSFORMERS_TASKS:
+        return multi_label
     if task in TRANSFORMERS_TASKS:
         return str(task)
     raise RecipeError(

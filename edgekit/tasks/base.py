@@ -114,22 +114,15 @@ class Task(Protocol):
         Every gate's value is measured; further values may be shown. Padding does not count.
         """
 
+    def within(self, max_drop: float, *, labelled: bool) -> dict[str, float]:
+        """Return the thresholds, by check name, that an allowed loss of the task's main measure means.
 
-def gated(gate: Gate, measured: float, override: Mapping[str, float] | None = None) -> Check:
-    """Return the check of a gate; NaN fails.
+        Args:
+            max_drop: The loss against float, above 0 and below 1: 0.01 is a point.
+            labelled: Whether accuracy can be measured.
+        """
 
-    Args:
-        gate: The threshold and its reason.
-        measured: The value.
-        override: Check name -> threshold that replaces the gate's.
-    """
-    changed = override is not None and gate.name in override
-    return Check(
-        gate.name,
-        gate.title,
-        float(measured),
-        gate.unit,
-        gate.comparison,
-        override[gate.name] if changed and override is not None else gate.budget,
-        "set by the request or the target" if changed else gate.why,
-    )
+
+def gated(gate: Gate, measured: float) -> Check:
+    """Return the check of a gate; NaN fails. `Check.with_budget` puts a request's threshold in."""
+    return Check(gate.name, gate.title, float(measured), gate.unit, gate.comparison, gate.budget, gate.why)

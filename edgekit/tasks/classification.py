@@ -1,4 +1,7 @@
-"""Classification of texts, images and tokens: logits [..., classes], compared by decision and by softmax."""
+"""Classification of texts, images and tokens: logits [..., classes], compared by decision and by softmax.
+
+Where a sample may have several labels, see `multi_label`.
+"""
 
 from __future__ import annotations
 
@@ -75,6 +78,13 @@ class Classification:
         ends = np.cumsum([len(pair.reference) for pair in pairs])
         per_sample = sorted(mean(part) for part in np.split(divergences, ends[:-1]))
         return Comparison(tuple(checks), (OutputError(name, "kl_nats", tuple(per_sample)),))
+
+    def within(self, max_drop: float, *, labelled: bool) -> dict[str, float]:
+        """Return the thresholds of an allowed loss: of accuracy, or without labels of equal decisions.
+
+        Where that share of decisions may differ, accuracy can fall by no more.
+        """
+        return {"accuracy_drop": 100 * max_drop} if labelled else {"top1_agreement": 1 - max_drop}
 
 
 def _labels(pairs: Sequence[SamplePair]) -> np.ndarray:

@@ -68,6 +68,10 @@ class SentenceEmbedding:
         """Compare by cosine per sample and by the rank correlation of pairwise cosines."""
         return _compare(self.gates, golden, outputs)
 
+    def within(self, max_drop: float, *, labelled: bool) -> dict[str, float]:
+        """Return the thresholds of an allowed loss: that much of mean cosine and rank correlation."""
+        return {"cosine_mean": 1 - max_drop, "rank_correlation": 1 - max_drop}
+
 
 @dataclass(frozen=True)
 class FeatureExtraction:
@@ -81,6 +85,10 @@ class FeatureExtraction:
     def compare(self, golden: Golden, outputs: Sequence[Outputs]) -> Comparison:
         """Compare by cosine per token."""
         return _compare(self.gates, golden, outputs)
+
+    def within(self, max_drop: float, *, labelled: bool) -> dict[str, float]:
+        """Return the threshold of an allowed loss: that much of the mean cosine."""
+        return {"cosine_mean": 1 - max_drop}
 
 
 def _compare(gates: tuple[Gate, ...], golden: Golden, outputs: Sequence[Outputs]) -> Comparison:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -58,3 +59,7 @@ class Generic:
                 OutputError(name, "sqnr_db", tuple(sorted(sqnr_db(p.reference, p.other) for p in pairs)))
             )
         return Comparison((gated(gate, float(np.min(ratios))), *shown), tuple(errors))
+
+    def within(self, max_drop: float, *, labelled: bool) -> dict[str, float]:
+        """Return the threshold of an allowed loss: the error's norm as a share of the output's."""
+        return {"sqnr_db": -20 * math.log10(max_drop)}

@@ -69,7 +69,7 @@ def float_checks(
         )
         where = f"{label}, '{name}'" if label else f"'{name}'"
         for gate, value in zip(FLOAT_GATES, measured, strict=True):
-            check = gated(gate, value, override)
+            check = gated(gate, value).with_budget(override or {})
             parts = [gate.name, label, name]
             checks.append(
                 Check(

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from edgekit.errors import RecipeError
 from edgekit.golden import Golden, GoldenBatch
 from edgekit.record import Check
-from edgekit.tasks import TASKS, task_named
+from edgekit.recipe import recipe_from_table
+from edgekit.tasks import TASKS, request_gates, task_named
 from edgekit.tasks.base import Comparison
 from edgekit.tasks.measures import PERFECT_DB
 from edgekit.tasks.parity import FLOAT_GATES, float_checks
@@ -61,6 +62,7 @@ def test_equal_outputs_get_full_marks(task):
         "cosine_min": 1,
         "rank_correlation": 1,
         "top1_agreement": 1,
+        "label_f1": 1,
         "kl_mean": 0,
         "accuracy_float": 1,
         "accuracy_quantized": 1,
@@ -265,3 +267,39 @@ def test_a_task_is_found_by_name_and_a_wrong_name_gets_the_nearest():
     with pytest.raises(RecipeError, match=r"(?s)unknown task .*mean 'text-class") as info:
         task_named("text-clasification")
     assert info.value.exit_code == 2
+
+
+@EVERY
+@pytest.mark.parametrize("max_drop", [1e-6, 0.01, 0.5])
+def test_an_allowed_loss_is_a_threshold_of_what_the_task_measures(task, max_drop):
+    recorded = golden(task, labels="classification" in task)
+    measured = by_name(TASKS[task].compare(recorded, outputs(recorded)))
+    for labelled in (False, True):
+        budgets = TASKS[task].within(max_drop, labelled=labelled)
+        assert budgets
+        assert all(measured[name].with_budget(budgets).passed for name in budgets)
+    halved = outputs(recorded, lambda values: -values)
+    worst = by_name(TASKS[task].compare(recorded, halved))
+    assert not all(worst[name].with_budget(budgets).passed for name in budgets)
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "gates"),
+    [
+        ("sentence-embedding", False, {"cosine_mean": 0.99, "rank_correlation": 0.99}),
+        ("text-classification", True, {"accuracy_drop": 1.0}),
+        ("text-classification", False, {"top1_agreement": 0.99}),
+        ("multi-label-text-classification", False, {"label_f1": 0.99}),
+        ("generic", False, {"sqnr_db": 40.0}),
+    ],
+)
+def test_a_point_of_loss_per_task(task, labels, gates):
+    table = {"model": "m", "targets": ["arm64"], "quantize": {"max_drop": 0.01}}
+    assert request_gates(recipe_from_table(table), golden(task, labels=labels)) == pytest.approx(gates)
+
+
+def test_a_gate_of_its_own_comes_before_the_allowed_loss():
+    table = {"model": "m", "targets": ["arm64"], "gates": {"sqnr_db": 12.0, "speedup": 2.0}}
+    assert request_gates(recipe_from_table(table), golden("generic")) == table["gates"]
+    asked = recipe_from_table(table | {"quantize": {"max_drop": 0.01}})
+    assert request_gates(asked, golden("generic")) == table["gates"]
