@@ -5,6 +5,7 @@ Targets of one opset and IR version start from the same float graph.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from edgekit.golden import Golden
 from edgekit.mixed import TUNING_SAMPLES, record_tuning_golden
 from edgekit.model import OnnxModel, TorchModel
 from edgekit.optimize import optimize
-from edgekit.preflight import UserData
+from edgekit.preflight import UserData, calibrates
 from edgekit.profile import TargetProfile
 from edgekit.quantize import Calibration
 from edgekit.quantize.audit import CalibrationAudit, audit_calibration
@@ -20,6 +21,7 @@ from edgekit.quantize.run import CalibrationRun, run_calibration
 from edgekit.recipe import Recipe
 from edgekit.record import Progress, silent
 from edgekit.store import sha256_file
+from edgekit.tasks import request_gates
 from edgekit.tasks.batches import SingleBatches, golden_batches
 from edgekit.to_onnx import export_model, record_golden
 from edgekit.validate import check_float
@@ -59,6 +61,7 @@ class FloatGraph:
         exported: As it was exported: what speed and size are compared with.
         model: After the rewrites that every target wants.
         golden: The golden's file.
+        gates: Thresholds of the request, by check name.
         calibration: Statistics of its tensors; None where nothing is quantized.
         tuning: Calibration samples with the float graph's outputs, to try forms on; None likewise.
         audit: What calibration tells about itself; None where there is none.
@@ -67,6 +70,7 @@ class FloatGraph:
     exported: OnnxModel
     model: OnnxModel
     golden: Path
+    gates: Mapping[str, float]
     calibration: Calibration | None
     tuning: Golden | None = None
     audit: CalibrationAudit | None = None
@@ -74,12 +78,15 @@ class FloatGraph:
 
 def make_float_graphs(job: Job, profiles: tuple[TargetProfile, ...]) -> dict[tuple[int, int], FloatGraph]:
     """Return the float graphs that profiles start from, by opset and IR version, in the profiles' order."""
-    wanted = dict.fromkeys((profile.onnx.opset, profile.onnx.ir_version) for profile in profiles)
-    return {key: make_float_graph(job, *key) for key in wanted}
+    wanted: dict[tuple[int, int], bool] = {}
+    for profile in profiles:
+        key = (profile.onnx.opset, profile.onnx.ir_version)
+        wanted[key] = wanted.get(key, False) or calibrates(job.recipe, profile)
+    return {key: make_float_graph(job, *key, calibrated=needed) for key, needed in wanted.items()}
 
 
-def make_float_graph(job: Job, opset: int, ir_version: int) -> FloatGraph:
-    """Export, prove against PyTorch, optimize, prove again, and calibrate.
+def make_float_graph(job: Job, opset: int, ir_version: int, *, calibrated: bool) -> FloatGraph:
+    """Export, prove against PyTorch, optimize, prove again, and calibrate where a target needs it.
 
     Raises:
         EdgekitError: The model cannot be exported, the graph is not the model, or the data is unfit.
@@ -98,8 +105,9 @@ def make_float_graph(job: Job, opset: int, ir_version: int) -> FloatGraph:
     optimized = optimize(exported, folder / "optimized.onnx")
     if sha256_file(optimized.only.path) != sha256_file(exported.only.path):
         optimized = optimized.with_step(check_float(optimized, golden)[1])
-    if job.recipe.quantize.method == "none":
-        return FloatGraph(exported, optimized, golden_path, None)
+    gates = request_gates(job.recipe, golden)
+    if not calibrated:
+        return FloatGraph(exported, optimized, golden_path, gates, None)
     samples, run = job.data.calibration, job.calibration_run
     said = f"reading {run.statistics}" if run.statistics else f"running {len(samples)} samples"
     job.progress("calibrate", said, None)
@@ -107,4 +115,4 @@ def make_float_graph(job: Job, opset: int, ir_version: int) -> FloatGraph:
     audit = audit_calibration(calibration, job.recipe.calibration.samples)
     tried_on = golden_batches(job.model.preprocessor, samples[:TUNING_SAMPLES])
     tuning = record_tuning_golden(optimized, job.model.task, tried_on)
-    return FloatGraph(exported, optimized, golden_path, calibration, tuning, audit)
+    return FloatGraph(exported, optimized, golden_path, gates, calibration, tuning, audit)

@@ -11,12 +11,21 @@ from edgekit.float_graph import Job
 from edgekit.machine import read_machine, versions
 from edgekit.package import Contents, Package, seal, write_package
 from edgekit.preflight import failed_folder, profile_sha256
+from edgekit.profile import Ship
 from edgekit.record import StepRecord
 from edgekit.report.document import TargetReport
 from edgekit.report.html import render_html
 from edgekit.report.terminal import failures
 from edgekit.store import dump_json, write_text, writing_folder
 from edgekit.target_run import TargetRun
+
+_SHIP: dict[str, Ship] = {
+    "float-rewritten": "float",
+    "dynamic": "dynamic",
+    "static": "static",
+    "mixed": "static",
+}
+"""Form in a package -> what its recipe asks for, so that making it again measures nothing anew."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +118,8 @@ def _contents(job: Job, run: TargetRun) -> Contents:
         preprocessing=job.model.preprocessor.to_json(),
         files=job.model.files,
         config=job.model.config,
-        recipe=job.recipe.model_copy(update={"targets": (run.target,), "pinned": pinned}),
+        recipe=job.recipe.model_copy(
+            update={"targets": (run.target,), "ship": _SHIP.get(run.shipped), "pinned": pinned}
+        ),
         versions=versions(),
     )

@@ -16,6 +16,7 @@ from edgekit.model import ModelRef
 from edgekit.outcome import ExportResult, stop_on_failure, write_reports, write_target
 from edgekit.package import Package
 from edgekit.preflight import (
+    calibrates,
     pin,
     read_data,
     refuse_output,
@@ -59,10 +60,11 @@ def export(
     refuse_output(output, recipe, force=force)
     profiles = resolve(recipe)
     run = calibration_run or CalibrationRun()
+    quantizes = any(calibrates(recipe, profile) for profile in profiles)
     versions = {(profile.onnx.opset, profile.onnx.ir_version) for profile in profiles}
-    run.refuse_unusable(output, graphs=len(versions), quantizes=recipe.quantize.method != "none")
+    run.refuse_unusable(output, graphs=len(versions), quantizes=quantizes)
     progress("load", "reading the data", None)
-    data = read_data(recipe)
+    data = read_data(recipe, calibrates=quantizes)
     with workspace() as scratch:
         progress("load", f"loading {recipe.model}", None)
         reference = ModelRef(recipe.model, **recipe.model_options.model_dump())

@@ -10,7 +10,7 @@ from pathlib import Path
 from edgekit.data import DataAudit, Sample, draw, split
 from edgekit.errors import DataError, OutputExistsError, RecipeError, nearest
 from edgekit.model import TorchModel
-from edgekit.profile import TargetProfile, load_profile
+from edgekit.profile import Ship, TargetProfile, load_profile
 from edgekit.recipe import Pinned, Recipe
 from edgekit.record import Clock, Skip, Verdict
 from edgekit.store import refuse_existing, refuse_unwritable, sha256_json
@@ -41,17 +41,34 @@ def resolve(recipe: Recipe) -> tuple[TargetProfile, ...]:
 
     Raises:
         ProfileError: A target is unknown or its file is wrong.
-        RecipeError: A target is named twice, or a task or a gate is unknown.
+        RecipeError: A target is named twice, a task or a gate is unknown, or two choices contradict.
     """
     profiles = tuple(load_profile(target) for target in recipe.targets)
     names = [profile.name for profile in profiles]
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise RecipeError(f"the target '{twice[0]}' is given twice", "Name each target once.")
+    if recipe.quantize.method == "none" and recipe.ship not in (None, "float"):
+        raise RecipeError(
+            f"nothing is quantized (quantize.method is 'none'), so '{recipe.ship}' cannot be shipped",
+            "Leave --method none or --ship out.",
+        )
     refuse_unknown_gates(recipe.gates, TASKS if recipe.task is None else [task_named(recipe.task).name])
     for profile in profiles:
         refuse_unknown_gates(profile.policy.gates, TASKS)
     return profiles
+
+
+def ship_of(recipe: Recipe, profile: TargetProfile) -> Ship:
+    """Return which form a target's package is to hold."""
+    return "float" if recipe.quantize.method == "none" else recipe.ship or profile.policy.ship
+
+
+def calibrates(recipe: Recipe, profile: TargetProfile) -> bool:
+    """Return whether a target needs calibration: dynamic int8 and float do without."""
+    if recipe.quantize.method == "none":
+        return False
+    return recipe.latency.candidates or ship_of(recipe, profile) in ("static", "best")
 
 
 def refuse_output(output: Path, recipe: Recipe, *, force: bool) -> None:
@@ -82,15 +99,18 @@ def refuse_output(output: Path, recipe: Recipe, *, force: bool) -> None:
         )
 
 
-def read_data(recipe: Recipe) -> UserData:
+def read_data(recipe: Recipe, *, calibrates: bool) -> UserData:
     """Return the calibration samples and the held-out ones that parity is measured on.
+
+    Args:
+        recipe: The request.
+        calibrates: Whether any target needs calibration.
 
     Raises:
         DataError: There is no data, or it cannot be used.
     """
-    quantizes = recipe.quantize.method != "none"
-    if recipe.calibration.data is None and (quantizes or recipe.validation.data is None):
-        purpose = "static quantization" if quantizes else "validation"
+    if recipe.calibration.data is None and (calibrates or recipe.validation.data is None):
+        purpose = "static quantization" if calibrates else "validation"
         raise DataError(
             f"{purpose} needs real data and none was given",
             "Give --calibration FILE: .txt, .jsonl, .csv, .npz or a folder of images; never random data.",

@@ -16,6 +16,7 @@ from edgekit.report.document import load_reports, strict_json
 from edgekit.report.html import render_html
 from edgekit.runners import Runner
 from edgekit.runners.table import with_native
+from edgekit.tasks import request_gates
 from edgekit.validate import validate
 from edgekit.validate.matrix import MatrixOptions, run_matrix
 
@@ -49,24 +50,26 @@ def revalidate(
     package = open_package(path)
     recipe = recipe_from_table(read_table(path / "recipe.toml"), str(path / "recipe.toml"))
     latency = recipe.latency if runs is None else recipe.latency.model_copy(update={"runs": runs})
+    golden = Golden.load(package.golden)
+    gates = request_gates(recipe, golden)
     verdict = validate(
         package.model,
         package.golden,
         package.profile,
         float_path=float_path,
         float_size=None if float_path else package.float_size,
-        gates=recipe.gates,
+        gates=gates,
         latency=latency,
         max_length=package.max_length,
     )
     if not on:
         return verdict
     options = MatrixOptions(
-        runs=latency.runs, timeout_s=timeout_s, gates=recipe.gates, max_length=package.max_length
+        runs=latency.runs, timeout_s=timeout_s, gates=gates, max_length=package.max_length
     )
     executions = run_matrix(
         package.model,
-        Golden.load(package.golden),
+        golden,
         package.profile,
         with_native(on),
         options,

@@ -1,25 +1,21 @@
-"""What happens per target: the float graph is quantized, measured, audited and explained."""
+"""What happens per target: forms are made of the float graph, one is chosen, measured and explained."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from edgekit.explaining import explain_timed
 from edgekit.float_graph import FloatGraph, Job
-from edgekit.golden import Golden
-from edgekit.mixed import quantize_within
+from edgekit.forms import Forms, audit_ranges, compare_forms, compares, make_forms, why_untimed
 from edgekit.model import OnnxModel
+from edgekit.preflight import ship_of
 from edgekit.profile import TargetProfile
-from edgekit.quantize import quantize
-from edgekit.quantize.audit import HELD_OUT_SAMPLES, audit_checks, audit_notes, audit_record, count_clipping
-from edgekit.quantize.dynamic import quantize_dynamic
 from edgekit.record import Clock, Verdict
-from edgekit.tasks.batches import SingleBatches
 from edgekit.validate import validate
-from edgekit.validate.candidates import Candidate, measure_candidates
+from edgekit.validate.candidates import FORMS, Candidate
 from edgekit.validate.explanation import Explanation
+from edgekit.validate.shipping import choose_form, named_form
 
 
 @dataclass(frozen=True)
@@ -30,7 +26,9 @@ class TargetRun:
         target: The target as the recipe names it.
         profile: Its rules.
         start: The float graph that it was made from.
-        model: The graph to ship.
+        forms: The forms that were made, without the records of how one was chosen.
+        shipped: The form in the package.
+        model: Its graph, with its history.
         verdict: Every measured value.
         explanation: Where the time of the shipped graph goes; None where nothing was timed.
         candidates: The forms that it could ship in, side by side; empty where they were not asked for.
@@ -39,6 +37,8 @@ class TargetRun:
     target: str
     profile: TargetProfile
     start: FloatGraph
+    forms: Forms
+    shipped: str
     model: OnnxModel
     verdict: Verdict
     explanation: Explanation | None = None
@@ -48,106 +48,75 @@ class TargetRun:
 def run_target(
     job: Job, target: str, profile: TargetProfile, start: FloatGraph, earlier: Sequence[TargetRun] = ()
 ) -> TargetRun:
-    """Quantize for one target and measure what came out.
+    """Make a target's forms, choose the one to ship, and measure it.
 
     Args:
         job: The export under way.
         target: The target as the recipe names it.
         profile: Its rules.
         start: The float graph of its opset and IR version.
-        earlier: Runs of this job; a graph made under the same rules is taken from there.
+        earlier: Runs of this job; forms made under the same rules are taken from there.
     """
     done = len(earlier) / len(job.recipe.targets)
     job.progress("quantize", profile.name, done)
-    model = _twin(profile, earlier) or quantize_for(job, start, profile)
+    forms = _twin(job, profile, earlier) or make_forms(job, start, profile)
     job.progress("validate", profile.name, done)
+    shipped, model, candidates, notes = choose(job, start, profile, forms)
     verdict = validate(
         model.only.path,
         start.golden,
         profile,
         float_path=start.exported.only.path,
-        gates=job.recipe.gates,
+        gates=start.gates,
         latency=job.recipe.latency,
         max_length=job.max_length,
     )
-    run = audited(job, TargetRun(target, profile, start, model, verdict))
-    return replace(
-        run,
-        explanation=explain_timed(run.model, start.golden, profile, run.verdict, job.max_length),
-        candidates=compare_forms(job, run),
+    verdict = replace(verdict, notes=(*notes, *verdict.notes))
+    audit = audit_ranges(job, start, profile, forms, shipped)
+    if audit is not None:
+        model = model.with_step(audit.record)
+        verdict = replace(
+            verdict, checks=(*verdict.checks, *audit.checks), notes=(*verdict.notes, *audit.notes)
+        )
+    explanation = explain_timed(model, start.golden, profile, verdict, job.max_length)
+    return TargetRun(target, profile, start, forms, shipped, model, verdict, explanation, candidates)
+
+
+def choose(
+    job: Job, start: FloatGraph, profile: TargetProfile, forms: Forms
+) -> tuple[str, OnnxModel, tuple[Candidate, ...], tuple[str, ...]]:
+    """Return the form to ship, its graph, all forms measured where that was asked for, and what to say."""
+    ship, clock = ship_of(job.recipe, profile), Clock()
+    shipped = named_form("static" if ship == "best" else ship, tuple(forms))
+    if not compares(job, start, profile):
+        if ship == "static" or job.recipe.quantize.method == "none":
+            return shipped, forms[shipped], (), ()
+        record = clock.record("validate", "ship", f"{FORMS[shipped]} ships, as asked", shipped=shipped)
+        return shipped, forms[shipped].with_step(record), (), ()
+    job.progress("validate", f"{profile.name}: comparing {len(forms)} forms", None)
+    candidates, timings = compare_forms(job, start, profile, forms)
+    if ship != "best":
+        marked = tuple(replace(c, shipped=c.name == shipped) for c in candidates)
+        return shipped, forms[shipped], marked, ()
+    wants = profile.policy.wants
+    decision = choose_form(candidates, timings, wants, untimed=why_untimed(job, profile))
+    record = clock.record(
+        "validate",
+        "ship",
+        decision.why,
+        shipped=decision.shipped,
+        wants=wants,
+        forms=[dict(form) for form in decision.forms],
     )
+    marked = tuple(replace(c, shipped=c.name == decision.shipped) for c in candidates)
+    said = f"{decision.why[0].upper()}{decision.why[1:]}."
+    return decision.shipped, forms[decision.shipped].with_step(record), marked, (said,)
 
 
-def quantize_for(job: Job, start: FloatGraph, profile: TargetProfile) -> OnnxModel:
-    """Return the graph to ship on a target: quantized, or the float one where the recipe says so."""
-    options, path = job.recipe.quantize, _scratch_file(job, profile)
-    if start.calibration is None or start.tuning is None:
-        return start.model
-    if not options.mixed:
-        return quantize(start.model, start.calibration, profile, options, path)
-    return quantize_within(
-        start.model,
-        start.calibration,
-        profile,
-        options,
-        path,
-        tuning=start.tuning,
-        gates=job.recipe.gates,
-        progress=job.progress,
-    )
+def _twin(job: Job, profile: TargetProfile, earlier: Sequence[TargetRun]) -> Forms | None:
+    """Return the forms of an earlier target that has the same rules."""
 
+    def rules(of: TargetProfile) -> tuple[object, ...]:
+        return (of.onnx, of.quantization, of.policy.gates, ship_of(job.recipe, of))
 
-def audited(job: Job, run: TargetRun) -> TargetRun:
-    """Return the run with what the audit of the calibration found on held-out samples."""
-    if run.start.audit is None:
-        return run
-    clock = Clock()
-    samples = job.data.held_out[:HELD_OUT_SAMPLES]
-    clipping = count_clipping(run.model.only.path, SingleBatches(job.model.preprocessor, samples))
-    gates = {**run.profile.policy.gates, **job.recipe.gates}
-    verdict = replace(
-        run.verdict,
-        checks=(*run.verdict.checks, *audit_checks(run.start.audit, clipping, job.recipe.quantize, gates)),
-        notes=(*run.verdict.notes, *audit_notes(run.start.audit, clipping)),
-    )
-    record = audit_record(run.start.audit, clipping, len(samples), clock)
-    return replace(run, model=run.model.with_step(record), verdict=verdict)
-
-
-def compare_forms(job: Job, run: TargetRun) -> tuple[Candidate, ...]:
-    """Return the forms that a model could ship in, measured side by side; none unless the recipe asks."""
-    latency, start, profile = job.recipe.latency, run.start, run.profile
-    if not latency.candidates or start.calibration is None:
-        return ()
-    dynamic = quantize_dynamic(start.model, profile, _scratch_file(job, profile, ".dynamic"))
-    files = {
-        "float": start.exported.only.path,
-        "float-rewritten": start.model.only.path,
-        "dynamic": dynamic.only.path,
-        "static": run.model.only.path,
-    }
-    return measure_candidates(
-        files,
-        Golden.load(start.golden),
-        profile.runtime.points,
-        shipped="static",
-        timed=bool(run.verdict.latency),
-        runs=latency.runs,
-        threads=latency.threads or profile.runtime.threads,
-        session_options=profile.runtime.session_options,
-        gates={**profile.policy.gates, **job.recipe.gates},
-        max_length=job.max_length,
-    )
-
-
-def _twin(profile: TargetProfile, earlier: Sequence[TargetRun]) -> OnnxModel | None:
-    """Return the graph of an earlier target that has the same rules, without that target's audit."""
-    rules = (profile.onnx, profile.quantization, profile.policy.gates)
-    for run in earlier:
-        if rules == (run.profile.onnx, run.profile.quantization, run.profile.policy.gates):
-            return replace(run.model, history=tuple(r for r in run.model.history if r.step != "audit"))
-    return None
-
-
-def _scratch_file(job: Job, profile: TargetProfile, form: str = "") -> Path:
-    return job.scratch / f"{profile.name}{form}.onnx"
+    return next((run.forms for run in earlier if rules(run.profile) == rules(profile)), None)

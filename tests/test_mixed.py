@@ -62,7 +62,9 @@ def tuning(model, batches):
 
 def within(model, calibration, tuning, path, **gates):
     profile = load_profile("cpu-x86")
-    return quantize_within(model, calibration, profile, OPTIONS, path, tuning=tuning, gates=gates)
+    full, mixed = quantize_within(model, calibration, profile, OPTIONS, path, tuning=tuning, gates=gates)
+    assert float_layers(full) == []
+    return mixed or full
 
 
 def float_layers(made):
@@ -81,6 +83,7 @@ def test_the_layer_that_loses_most_is_found(model, calibration, tuning, tmp_path
     losses = layer_losses(model, calibration, load_profile("cpu-x86"), OPTIONS, tmp_path / "t.onnx", tuning)
     assert len(losses) == 4
     assert max(losses, key=lambda loss: loss.gain).nodes == ("layer[7]",)
+    assert {loss.multiply_adds for loss in losses} == {24 * 24}
     assert not (tmp_path / "t.onnx").exists()
 
 
@@ -99,3 +102,32 @@ def test_a_budget_out_of_reach_keeps_all_layers_and_says_so(model, calibration, 
     made = within(model, calibration, tuning, tmp_path / "q.onnx", sqnr_db=200.0)
     assert float_layers(made) == []
     assert "no count" in made.history[-1].did
+
+
+def test_layers_with_equal_weights_cost_what_their_positions_cost(tmp_path):
+    """A convolution on a large image does more multiply-adds than the same one behind a pool."""
+    text = """
+    <ir_version: 10, opset_import: ["" : 20]>
+    net (float[batch, 4, 16, 16] x) => (float[batch, 4, 4, 4] output)
+    {
+       a = Conv <pads = [1, 1, 1, 1]> (x, w0, b)
+       pooled = MaxPool <kernel_shape = [4, 4], strides = [4, 4]> (a)
+       output = Conv <pads = [1, 1, 1, 1]> (pooled, w1, b)
+    }
+    """
+    rng = np.random.default_rng(0)
+    proto = onnx.parser.parse_model(text)
+    for index, node in enumerate(proto.graph.node):
+        node.name = f"layer{index}"
+    weights = {f"w{i}": (rng.normal(size=(4, 4, 3, 3)) / 6).astype(np.float32) for i in range(2)}
+    weights["b"] = np.zeros(4, np.float32)
+    proto.graph.initializer.extend(onnx.numpy_helper.from_array(v, n) for n, v in weights.items())
+    net = OnnxModel((g.saved(ir.serde.deserialize_model(proto), tmp_path / "net.onnx"),), 20, 10)
+    images = [{"x": rng.normal(size=(1, 4, 16, 16)).astype(np.float32)} for _ in range(4)]
+    recorded = record_tuning_golden(net, "generic", [(image, None) for image in images])
+    profile = load_profile("arm64")
+    losses = layer_losses(net, calibrate(net, images), profile, OPTIONS, tmp_path / "t.onnx", recorded)
+    assert {loss.nodes[0]: loss.multiply_adds for loss in losses} == {
+        "layer0": 16 * 16 * 4 * 4 * 9,
+        "layer2": 4 * 4 * 4 * 4 * 9,
+    }

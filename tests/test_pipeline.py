@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx
 import pytest
 
 import edgekit
@@ -20,7 +21,7 @@ TEXTS = [
 
 @dataclass(frozen=True)
 class Made:
-    """What one export of three targets gave, and the file of the third."""
+    """What one export of five targets gave, and the file of the third."""
 
     result: edgekit.ExportResult
     profile: Path
@@ -28,14 +29,18 @@ class Made:
 
 @pytest.fixture(scope="module")
 def made(tiny_st_dir, tmp_path_factory) -> Made:
-    """Two targets with the same rules, and one of the user's own with all its forms."""
+    """Two targets with the same rules, one of the user's own with all its forms, two that ship the best."""
     folder = tmp_path_factory.mktemp("pipeline")
     texts, profile = folder / "texts.txt", folder / "mine.toml"
     texts.write_text("\n".join(TEXTS), encoding="utf-8")
     profile.write_text('extends = "cpu-x86-portable"\n', encoding="utf-8")
+    small, elsewhere = folder / "small.toml", folder / "elsewhere.toml"
+    policy = '[policy]\nship = "best"\n'
+    small.write_text(f'extends = "cpu-x86-portable"\n{policy}wants = "size"\n', encoding="utf-8")
+    elsewhere.write_text(f'extends = "arm64"\n{policy}', encoding="utf-8")
     recipe = {
         "model": str(tiny_st_dir),
-        "targets": ["arm64", "mobile-android", str(profile)],
+        "targets": ["arm64", "mobile-android", str(profile), str(small), str(elsewhere)],
         "calibration": {"data": str(texts), "samples": 32},
         "validation": {"samples": 16},
         "latency": {"runs": 10, "candidates": True},
@@ -45,9 +50,9 @@ def made(tiny_st_dir, tmp_path_factory) -> Made:
 
 
 def test_targets_with_the_same_rules_get_the_same_graph(made):
-    first, second, third = (package.path / "model.onnx" for package in made.result.packages)
+    first, second, third = (package.path / "model.onnx" for package in made.result.packages[:3])
     assert first.read_bytes() == second.read_bytes() != third.read_bytes()
-    audits = [[record.step for record in report.history].count("audit") for report in made.result.reports]
+    audits = [[record.step for record in report.history].count("audit") for report in made.result.reports[:3]]
     assert audits == [1, 1, 1]
 
 
@@ -69,3 +74,41 @@ def test_the_other_forms_are_measured_side_by_side_when_asked_for(made):
     page = made.result.report_path.read_text(encoding="utf-8")
     assert "The forms it could ship in" in page
     assert "dynamic int8" in page
+
+
+def test_the_smallest_form_ships_where_size_is_wanted_and_the_package_s_recipe_names_it(made):
+    report, package = made.result.reports[3], made.result.packages[3]
+    shipped = next(candidate for candidate in report.candidates if candidate.shipped)
+    holding = [c.file_bytes for c in report.candidates if c.passed and c.name != "float"]
+    assert shipped.file_bytes * 0.99 <= min(holding)
+    assert shipped.file_bytes == (package.path / "model.onnx").stat().st_size
+    decided = next(record for record in report.history if record.step == "ship")
+    assert decided.facts["shipped"] == shipped.name
+    assert [form["form"] for form in decided.facts["forms"]] == [c.name for c in report.candidates]
+    assert "ship" in {record["step"] for record in package.manifest["history"]}
+    assert any("ships with" in note for note in report.verdict.notes)
+    assert "ships with" in made.result.report_path.read_text(encoding="utf-8")
+    assert read_table(package.path / "recipe.toml")["ship"] in shipped.name
+
+
+def test_the_fastest_form_cannot_be_told_on_another_cpu_and_that_is_said(made):
+    report = made.result.reports[4]
+    assert [c.name for c in report.candidates if c.shipped] == ["static"]
+    assert any("cannot be decided here" in note for note in report.verdict.notes)
+
+
+def test_dynamic_int8_ships_without_calibration_data(tiny_st_dir, tmp_path):
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n".join(TEXTS), encoding="utf-8")
+    recipe = {
+        "model": str(tiny_st_dir),
+        "targets": ["arm64"],
+        "ship": "dynamic",
+        "validation": {"data": str(texts), "samples": 16},
+        "gates": {"cosine_mean": 0.5, "cosine_p05": 0.5, "rank_correlation": 0.0},
+    }
+    made = edgekit.export(recipe_from_table(recipe), tmp_path / "out")
+    model = onnx.load(made.packages[0].path / "model.onnx")
+    assert "DynamicQuantizeLinear" in {node.op_type for node in model.graph.node}
+    assert "Form: dynamic int8" in (made.packages[0].path / "README.md").read_text(encoding="utf-8")
+    assert "calibrate" not in {record.stage for record in made.reports[0].history}

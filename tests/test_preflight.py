@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from edgekit.errors import DataError, OutputExistsError, RecipeError, StorageError
-from edgekit.preflight import known_gates, read_data, refuse_output, resolve
+from edgekit.preflight import calibrates, known_gates, read_data, refuse_output, resolve, ship_of
+from edgekit.profile import load_profile
 from edgekit.recipe import Recipe, recipe_from_table
 from edgekit.tasks import TASKS
 
@@ -75,15 +76,37 @@ def test_a_place_below_a_file_is_refused(tmp_path: Path):
 
 def test_no_data_is_refused_for_what_it_would_be_needed():
     with pytest.raises(DataError, match="static quantization needs real data"):
-        read_data(recipe())
+        read_data(recipe(), calibrates=True)
     with pytest.raises(DataError, match="validation needs real data"):
-        read_data(recipe(quantize={"method": "none"}))
+        read_data(recipe(), calibrates=False)
 
 
 def test_a_float_package_needs_data_to_validate_on_only(tmp_path: Path):
     (tmp_path / "texts.txt").write_text("".join(f"text {n}\n" for n in range(40)))
     data = {"data": str(tmp_path / "texts.txt")}
-    found = read_data(recipe(quantize={"method": "none"}, validation=data))
+    found = read_data(recipe(validation=data), calibrates=False)
     assert (len(found.calibration), len(found.held_out)) == (0, 40)
     assert found.sha256("calibration") is None
     assert found.sha256("validation")
+
+
+def test_what_is_not_quantized_cannot_ship_as_int8():
+    with pytest.raises(RecipeError, match="'dynamic' cannot be shipped"):
+        resolve(recipe(ship="dynamic", quantize={"method": "none"}))
+
+
+@pytest.mark.parametrize(
+    ("request_", "ship", "needed"),
+    [
+        ({}, "static", True),
+        ({"ship": "best"}, "best", True),
+        ({"ship": "dynamic"}, "dynamic", False),
+        ({"ship": "float"}, "float", False),
+        ({"ship": "float", "latency": {"candidates": True}}, "float", True),
+        ({"quantize": {"method": "none"}, "latency": {"candidates": True}}, "float", False),
+    ],
+)
+def test_only_static_int8_needs_calibration(request_, ship, needed):
+    profile = load_profile("arm64")
+    assert ship_of(recipe(**request_), profile) == ship
+    assert calibrates(recipe(**request_), profile) is needed

@@ -45,6 +45,11 @@ def _gates(context: click.Context, parameter: click.Parameter, values: tuple[str
 @click.option("--max-length", type=int, help="Longest token sequence.  [default: the model's]")
 @click.option("--revision", help="Hub revision.")
 @click.option("--allow-pickle", is_flag=True, default=None, help="Load a pickle checkpoint, weights only.")
+@click.option(
+    "--ship",
+    type=click.Choice(["static", "dynamic", "float", "best"]),
+    help="Form in the package; best builds all and lets the figures choose.  [default: the target's]",
+)
 @click.option("--method", type=click.Choice(["static", "none"]), help="Quantization.  [default: static]")
 @click.option("--no-smoothing", is_flag=True, help="Do not migrate activation outliers into weights.")
 @click.option("--no-bias-correction", is_flag=True, help="Do not correct biases for the mean error.")
@@ -61,6 +66,11 @@ def _gates(context: click.Context, parameter: click.Parameter, values: tuple[str
     help="Rounding of weights.  [default: compensated]",
 )
 @click.option("--no-mixed", is_flag=True, help="Let a gate fail rather than leave layers in float.")
+@click.option(
+    "--max-drop",
+    type=float,
+    help="Loss of quality against float that is allowed: 0.01 is a point of accuracy or cosine.",
+)
 @click.option("--exclude", multiple=True, help="Node names (shell pattern) to leave in float; repeatable.")
 @click.option(
     "--save-statistics",
@@ -82,7 +92,7 @@ def _gates(context: click.Context, parameter: click.Parameter, values: tuple[str
     "--candidates",
     is_flag=True,
     default=None,
-    help="Also time the other forms: float rewritten, dynamic int8.",
+    help="Also make and time the forms that do not ship.",
 )
 @click.option("--keep-float", is_flag=True, default=None, help="Keep the float graph beside the packages.")
 @click.option("--force", is_flag=True, help="Replace the output folder if it is there.")
@@ -142,6 +152,7 @@ def _recipe(path: Path | None, flags: dict[str, Any]) -> Recipe:
         "task": flags["task"],
         "targets": list(flags["targets"]) or None,
         "seed": flags["seed"],
+        "ship": flags["ship"],
         "keep_float": flags["keep_float"],
         "gates": flags["gates"],
         "model_options": {key: flags[key] for key in ("revision", "allow_pickle", "max_length")},
@@ -165,6 +176,7 @@ def _recipe(path: Path | None, flags: dict[str, Any]) -> Recipe:
             "percentile": flags["percentile"],
             "rounding": flags["rounding"],
             "mixed": False if flags["no_mixed"] else None,
+            "max_drop": flags["max_drop"],
             "exclude": list(flags["exclude"]) or None,
         },
         "latency": {key: flags[key] for key in ("runs", "threads", "candidates")},
@@ -182,7 +194,7 @@ def _recipe(path: Path | None, flags: dict[str, Any]) -> Recipe:
 def _print_plan(recipe: Recipe, output: Path | None, as_json: bool) -> None:
     import json
 
-    from edgekit.preflight import resolve
+    from edgekit.preflight import calibrates, resolve, ship_of
     from edgekit.recipe import to_toml
 
     profiles = resolve(recipe)
@@ -200,17 +212,19 @@ def _print_plan(recipe: Recipe, output: Path | None, as_json: bool) -> None:
     click.echo(f"load      {recipe.model}")
     for opset, ir_version in graphs:
         click.echo(f"export    opset {opset}, IR {ir_version}; compare with PyTorch; optimize; compare again")
-    if recipe.quantize.method == "static":
+    if any(calibrates(recipe, profile) for profile in profiles):
         click.echo(
             f"calibrate {recipe.calibration.data or 'NO DATA GIVEN: --calibration is needed'}, once per graph"
         )
     for profile in profiles:
         rules = profile.quantization
-        form = (
-            f"{rules.activation_type} x {rules.weight_type}"
-            if recipe.quantize.method == "static"
-            else "float"
-        )
+        types = f"{rules.activation_type} x {rules.weight_type}"
+        form = {
+            "static": f"static int8, {types}",
+            "dynamic": f"dynamic int8, {rules.weight_type} weights",
+            "float": "float",
+            "best": f"the best of float, dynamic int8 and static int8 ({types})",
+        }[ship_of(recipe, profile)]
         click.echo(
             f"target    {profile.name}: {form}; validate; package in {output or 'OUTPUT'}/{profile.name}"
         )
@@ -234,11 +248,16 @@ def _json(result: ExportResult) -> str:
 
 def _print_result(result: ExportResult, verbose: bool) -> None:
     from edgekit.cli.tables import stdout_console
-    from edgekit.report.terminal import summary_table
+    from edgekit.report.terminal import forms_table, summary_table
 
     console = stdout_console()
     documents = [report.to_json() for report in result.reports]
     console.print(summary_table(documents))
+    for document in documents:
+        if document["candidates"]:
+            console.print(f"\nForms for {document['verdict']['target']}", style="bold", markup=False)
+            console.print(forms_table(document))
+            console.print()
     for report in result.reports:
         for note in report.verdict.notes:
             console.print(f"{report.profile.name}: {note}", markup=False, soft_wrap=True)

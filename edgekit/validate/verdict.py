@@ -79,7 +79,7 @@ def validate(
         )
     overrides = {**profile.policy.gates, **gates}
     checks = [check.with_budget(overrides) for check in comparison.checks]
-    checks.append(_size_check(float_size.file_bytes / shipped_size.file_bytes, profile, overrides))
+    checks.append(size_check(float_size.file_bytes / shipped_size.file_bytes, profile, overrides))
     if points or "speedup" in overrides:
         checks.append(_speed_check(points, note, overrides))
     return Verdict(
@@ -90,11 +90,12 @@ def validate(
         float_size,
         shipped_size,
         comparison.errors,
-        tuple(_notes(points, missing, profile)),
+        tuple(_notes(points, missing, profile, shipped_path)),
     )
 
 
-def _size_check(ratio: float, profile: TargetProfile, overrides: Mapping[str, float]) -> Check:
+def size_check(ratio: float, profile: TargetProfile, overrides: Mapping[str, float]) -> Check:
+    """Return the check of float bytes over shipped bytes."""
     budget = overrides.get("size_ratio", profile.policy.min_size_ratio)
     why = (
         "set by the request or the target"
@@ -111,7 +112,9 @@ def _speed_check(points: tuple[LatencyPoint, ...], note: str, overrides: Mapping
     return Check("speedup", "Speed-up over float, at least", slowest, "x", ">=", budget, why)
 
 
-def _notes(points: tuple[LatencyPoint, ...], missing: str | None, profile: TargetProfile) -> list[str]:
+def _notes(
+    points: tuple[LatencyPoint, ...], missing: str | None, profile: TargetProfile, shipped: Path
+) -> list[str]:
     notes = []
     if missing:
         notes.append(
@@ -119,10 +122,18 @@ def _notes(points: tuple[LatencyPoint, ...], missing: str | None, profile: Targe
             f" ({profile.hardware.isa}). Latency, load time and memory are left out: {missing}."
         )
     not_faster = [point for point in points if point.verdict != "faster"]
-    if not_faster and profile.policy.wants == "speed":
+    if not_faster and profile.policy.wants == "speed" and _quantizes(shipped):
         told = ", ".join(f"{point.verdict} at {point.shape}" for point in not_faster)
         notes.append(
-            f"int8 does not pay in speed here: {told}. It still saves size; ship the float file"
-            " (--method none) if speed is all that counts."
+            f"int8 does not pay in speed here: {told}. It still saves size; if speed is all"
+            " that counts, ship the float form (--ship float), or the one that measures best (--ship best)."
         )
     return notes
+
+
+def _quantizes(path: Path) -> bool:
+    """Return whether a graph quantizes activations."""
+    import onnx
+
+    nodes = onnx.load(path, load_external_data=False).graph.node
+    return any(node.op_type in ("QuantizeLinear", "DynamicQuantizeLinear") for node in nodes)

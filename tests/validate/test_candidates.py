@@ -7,7 +7,8 @@ import onnx
 import pytest
 
 from edgekit.golden import Golden, GoldenBatch
-from edgekit.validate.candidates import measure_candidates
+from edgekit.record import Check
+from edgekit.validate.candidates import Timings, measure_candidates
 
 TEXT = """
 <ir_version: 10, opset_import: ["" : 20]>
@@ -35,16 +36,13 @@ def golden():
 
 def measure(files, golden, **changes):
     request = {"timed": True, "runs": 10, "threads": 1, "session_options": {}, "gates": {}} | changes
-    return {
-        c.name: c for c in measure_candidates(files, golden, [(1, 1), (4, 1)], shipped="static", **request)
-    }
+    found, _ = measure_candidates(files, golden, [(1, 1), (4, 1)], **request)
+    return {candidate.name: candidate for candidate in found}
 
 
 def test_every_form_has_its_size_its_checks_and_its_speeds(files, golden):
     found = measure(files, golden)
     assert list(found) == ["float", "static", "dynamic"]
-    assert found["static"].shipped
-    assert not found["float"].shipped
     assert found["float"].file_bytes == files["float"].stat().st_size
     assert [speed.shape for speed in found["static"].speeds] == ["1", "4"]
     assert all(s.speedup_low <= s.speedup <= s.speedup_high for s in found["static"].speeds)
@@ -65,6 +63,26 @@ def test_times_of_another_cpu_are_left_out(files, golden):
     assert all(not candidate.speeds for candidate in measure(files, golden, timed=False).values())
 
 
+def test_checks_that_were_made_elsewhere_count_too(files, golden):
+    missed = Check("clip_rate", "Clipping", 0.5, comparison="<=", budget=0.01)
+    found = measure(files, golden, timed=False, further={"static": (missed,)})
+    assert not found["static"].passed
+    assert found["float"].passed
+
+
+def test_the_ratio_over_all_shapes_is_their_geometric_mean_with_an_interval_around_it():
+    ms = np.full(30, 8.0)
+    noisy = ms / 2 * np.random.default_rng(0).uniform(0.9, 1.1, 30)
+    timings = Timings({"1": {"float": ms, "a": ms / 4, "b": noisy}, "8": {"float": ms, "a": ms, "b": ms}})
+    assert timings.overall("a", "float") == pytest.approx((2, 2, 2))
+    value, low, high = timings.overall("b", "float")
+    assert low < value < high
+    assert value == pytest.approx(2**0.5, rel=0.05)
+    assert timings.overall("a", "b")[0] == pytest.approx(2 / value, rel=1e-3)
+    assert Timings().overall("a", "b") is None
+
+
 def test_it_is_json(files, golden):
     for candidate in measure(files, golden, timed=False).values():
         assert json.loads(json.dumps(candidate.to_json()))["name"] == candidate.name
+        assert {check["state"] for check in candidate.to_json()["checks"]} <= {"pass", "fail", "info"}
