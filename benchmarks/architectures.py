@@ -14,37 +14,42 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.zoo import ARCHITECTURES, Architecture, samples, save
+from benchmarks.zoo import ARCHITECTURES, LONG, Architecture, samples, save
 from edgekit import graph as g
 from edgekit.errors import EdgekitError
 from edgekit.golden import Golden
 from edgekit.machine import versions
+from edgekit.mixed import quantize_within, record_tuning_golden
 from edgekit.model import ModelRef, OnnxModel
+from edgekit.optimize import optimize
 from edgekit.optimize.probe_shapes import probe_shapes
-from edgekit.pipeline import FloatGraph, make_float, quantize_for
-from edgekit.preflight import UserData
 from edgekit.profile import load_profile
-from edgekit.recipe import Recipe
+from edgekit.quantize import Calibration, calibrate, quantize
+from edgekit.recipe import QuantizeOptions
 from edgekit.record import Skip, StepRecord
 from edgekit.runtime import open_session
 from edgekit.source import load
 from edgekit.store import dump_json, write_text
+from edgekit.tasks.batches import SingleBatches, golden_batches
+from edgekit.to_onnx import export_model, record_golden
+from edgekit.tuning import Ratio, thread_times
 from edgekit.validate.explanation.kernels import Wiring, explained
 from edgekit.validate.explanation.record import ExplainedNode
 from edgekit.validate.explanation.trace import trace
-from edgekit.validate.parity import run_golden
+from edgekit.validate.parity import check_float, run_golden
 from tools.texts import standard_library_texts
 
 OUTPUT = Path(__file__).parent / "results" / "architectures.json"
 TARGETS = ("cpu-x86", "arm64")
 CALIBRATION, HELD_OUT = 32, 12
+_TIMED_SAMPLES, _TURNS = 16, 25
 _INT8_ON_X86 = {"session.qdqisint8allowed": "1"}
 """Lets ONNX Runtime here take int8 activations as ARM builds do; otherwise it makes uint8 ones of them."""
 
@@ -96,20 +101,23 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Rewrites:
-    """What the float graph became."""
+class Prepared:
+    """An architecture's float graph, as exported and rewritten, with the golden's file and statistics."""
 
-    batch_norms_folded: int
-    means_to_pools: int
-    divisions_by_root: int
-    products_to_gemm: int
-    projections_packed: int
+    exported: OnnxModel
+    model: OnnxModel
+    golden: Path
+    calibration: Calibration
+    tuning: Golden
 
-    @classmethod
-    def of(cls, history: Sequence[StepRecord]) -> Rewrites:
-        """Read the record of the rewrites."""
-        facts = next(record for record in history if record.stage == "optimize").facts
-        return cls(**{name: int(facts[name]) for name in cls.__annotations__})
+
+def rewrites_of(history: Sequence[StepRecord]) -> dict[str, int]:
+    """Return how often each rewrite of the float graph applied."""
+    facts = next(record for record in history if record.stage == "optimize").facts
+    done = facts["rewrites"]
+    assert isinstance(done, dict)
+    fixed = {"folded norms": facts["batch_norms_folded"], "pools": facts["means_to_pools"]}
+    return {name: int(count) for name, count in (fixed | done).items() if isinstance(count, int)}
 
 
 @cache
@@ -118,7 +126,7 @@ def texts() -> tuple[str, ...]:
     return tuple(standard_library_texts(CALIBRATION + HELD_OUT))
 
 
-def prepare(architecture: Architecture, folder: Path) -> FloatGraph:
+def prepare(architecture: Architecture, folder: Path) -> Prepared:
     """Load, export, compare with PyTorch, rewrite, compare again and calibrate.
 
     Raises:
@@ -126,17 +134,26 @@ def prepare(architecture: Architecture, folder: Path) -> FloatGraph:
     """
     spec = save(architecture, folder / "model", texts())
     found = samples(architecture, texts(), CALIBRATION + HELD_OUT)
-    data = UserData(found[:CALIBRATION], found[CALIBRATION:], {})
-    model = load(ModelRef(spec), architecture.task, scratch=folder)
-    recipe = Recipe(model=spec, targets=TARGETS)
-    return make_float(model, data, load_profile(TARGETS[0]), recipe, folder)
+    model, profile = load(ModelRef(spec), architecture.task, scratch=folder), load_profile(TARGETS[0])
+    golden = record_golden(model, golden_batches(model.preprocessor, found[CALIBRATION:]))
+    golden.save(folder / "golden.npz")
+    exported = export_model(model, folder, opset=profile.onnx.opset, ir_version=profile.onnx.ir_version)
+    exported = exported.with_step(check_float(exported, golden)[1])
+    floats = optimize(exported, folder / "rewritten.onnx", profile.optimize.rewrites)
+    floats = floats.with_step(check_float(floats, golden)[1])
+    calibration = calibrate(floats, SingleBatches(model.preprocessor, found[:CALIBRATION]))
+    tried_on = golden_batches(model.preprocessor, found[:CALIBRATION])
+    tuning = record_tuning_golden(floats, model.task, tried_on)
+    return Prepared(exported, floats, folder / "golden.npz", calibration, tuning)
 
 
-def outcome(start: FloatGraph, target: str, folder: Path) -> Outcome:
+def outcome(start: Prepared, target: str, folder: Path) -> Outcome:
     """Quantize a float graph for a target, run it on the golden, and look at what became of each product."""
     profile, golden = load_profile(target), Golden.load(start.golden)
-    recipe = Recipe(model="model", targets=(target,))
-    model = quantize_for(start, profile, recipe, folder / f"{target}.onnx")
+    path = folder / f"{target}.onnx"
+    model = quantize_within(
+        start.model, start.calibration, profile, QuantizeOptions(), path, tuning=start.tuning, gates={}
+    )
     options = _INT8_ON_X86 if profile.quantization.activation_type == "int8" else {}
     session = open_session(model.only.path, session_options=options)
     outputs = run_golden(session, golden, model.only.path)
@@ -232,11 +249,44 @@ def row(architecture: Architecture) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         try:
             start = prepare(architecture, Path(folder))
-            out["rewrites"] = asdict(Rewrites.of(start.model.history))
+            out["rewrites"] = rewrites_of(start.model.history)
             out["targets"] = {target: _json(outcome(start, target, Path(folder))) for target in TARGETS}
+            out["speed"] = measured_speed(architecture, Path(folder) / "wide")
         except EdgekitError as error:
             out["refused"] = error.message
     return out
+
+
+def measured_speed(architecture: Architecture, folder: Path) -> list[dict[str, Any]]:
+    """Return the speed-up of int8 over the float graph as exported, with layers as wide as in real models.
+
+    Widths decide whether int8 pays, so the small model of the other columns would say nothing.
+    """
+    wide = replace(
+        architecture, config=architecture.config | architecture.wide, image_size=architecture.timed
+    )
+    folder.mkdir()
+    spec = save(wide, folder / "model", texts())
+    found = samples(wide, texts(), _TIMED_SAMPLES)
+    profile = load_profile(TARGETS[0])
+    model = load(ModelRef(spec), wide.task, scratch=folder)
+    golden = record_golden(model, golden_batches(model.preprocessor, found))
+    exported = export_model(model, folder, opset=profile.onnx.opset, ir_version=profile.onnx.ir_version)
+    floats = optimize(exported, folder / "rewritten.onnx", profile.optimize.rewrites)
+    calibration = calibrate(floats, SingleBatches(model.preprocessor, found))
+    options = QuantizeOptions(rounding="nearest")  # as fast as any other, and made sooner
+    quantized = quantize(floats, calibration, profile, options, folder / "int8.onnx")
+    files = {"float": exported.only.path, "int8": quantized.only.path}
+    points = ((1, LONG),) if wide.takes == "text" else ((1, 1),)
+    timed = thread_times(files, golden, points, profile.runtime.session_options, runs=_TURNS, max_length=LONG)
+    return [
+        {
+            "shape": shape,
+            "float_ms": round(float(np.median(times["float"])), 2),
+            **asdict(Ratio.of(times["float"], times["int8"])),
+        }
+        for shape, times in timed.items()
+    ]
 
 
 def _json(found: Outcome) -> dict[str, Any]:
@@ -263,7 +313,7 @@ def main(names: Sequence[str]) -> int:
     rows = []
     for architecture in chosen:
         rows.append(row(architecture))
-        print(dump_json(rows[-1]) if names else architecture.name, file=sys.stderr, flush=True)
+        print(dump_json(rows[-1]) if names else architecture.name, flush=True)
     if not names:
         document = {"command": "python -m benchmarks.architectures", "versions": versions(), "rows": rows}
         write_text(OUTPUT, dump_json(document))

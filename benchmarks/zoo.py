@@ -38,6 +38,8 @@ class Architecture:
         task: Name of the task; None infers it.
         image_size: Height and width of its images.
         processor: Image preprocessor of its checkpoints.
+        wide: What of `config` is otherwise where speed is measured: layers as wide as in real models, fewer.
+        timed: Height and width of images there.
     """
 
     name: str
@@ -47,6 +49,8 @@ class Architecture:
     task: str | None = "feature-extraction"
     image_size: int = 32
     processor: dict[str, Any] = field(default_factory=dict)
+    wide: dict[str, Any] = field(default_factory=dict)
+    timed: int = 224
 
 
 _ENCODER = {
@@ -61,6 +65,9 @@ _ENCODER = {
 _OFFSET_POSITIONS = {**_ENCODER, "pad_token_id": 0, "max_position_embeddings": 72}
 _VIT = {key: value for key, value in _ENCODER.items() if key != "max_position_embeddings"}
 _PATCHES = {**_VIT, "image_size": 32, "patch_size": 8}
+LONG = 128
+_WIDE_VIT = {"hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072}
+_WIDE = {**_WIDE_VIT, "max_position_embeddings": LONG + 8}
 _MOBILEVIT_SIZES = {
     "hidden_sizes": [32, 40, 48],
     "neck_hidden_sizes": [8, 16, 24, 32, 40, 48, 64],
@@ -70,7 +77,12 @@ _MOBILEVIT_SIZES = {
 }
 
 ARCHITECTURES = (
-    Architecture("BERT", "BertModel", _ENCODER),
+    Architecture(
+        "BERT",
+        "BertModel",
+        _ENCODER,
+        wide=_WIDE,
+    ),
     Architecture(
         "DistilBERT",
         "DistilBertForSequenceClassification",
@@ -83,11 +95,22 @@ ARCHITECTURES = (
             "initializer_range": 0.3,
         },
         task="text-classification",
+        wide={"max_position_embeddings": LONG, "dim": 768, "n_heads": 12, "hidden_dim": 3072},
     ),
     Architecture(
-        "RoBERTa", "RobertaForSequenceClassification", _OFFSET_POSITIONS, task="text-classification"
+        "RoBERTa",
+        "RobertaForSequenceClassification",
+        _OFFSET_POSITIONS,
+        task="text-classification",
+        wide=_WIDE,
     ),
-    Architecture("XLM-R", "XLMRobertaForTokenClassification", _OFFSET_POSITIONS, task="token-classification"),
+    Architecture(
+        "XLM-R",
+        "XLMRobertaForTokenClassification",
+        _OFFSET_POSITIONS,
+        task="token-classification",
+        wide=_WIDE,
+    ),
     Architecture(
         "ModernBERT",
         "ModernBertModel",
@@ -103,6 +126,7 @@ ARCHITECTURES = (
             "cls_token_id": 2,
             "sep_token_id": 3,
         },
+        wide={**_WIDE, "intermediate_size": 1152, "local_attention": 128},
     ),
     Architecture(
         "DeBERTa-v3",
@@ -119,14 +143,26 @@ ARCHITECTURES = (
             "max_relative_positions": -1,
         },
         task="text-classification",
+        wide=_WIDE,
     ),
-    Architecture("ALBERT", "AlbertModel", {**_ENCODER, "embedding_size": 16}),
-    Architecture("MPNet", "MPNetModel", _OFFSET_POSITIONS),
+    Architecture(
+        "ALBERT",
+        "AlbertModel",
+        {**_ENCODER, "embedding_size": 16},
+        wide={**_WIDE, "embedding_size": 128},
+    ),
+    Architecture(
+        "MPNet",
+        "MPNetModel",
+        _OFFSET_POSITIONS,
+        wide=_WIDE,
+    ),
     Architecture(
         "ELECTRA",
         "ElectraForSequenceClassification",
         {**_ENCODER, "embedding_size": 16},
         task="text-classification",
+        wide={"hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024, "embedding_size": 128},
     ),
     Architecture(
         "T5 encoder",
@@ -141,6 +177,7 @@ ARCHITECTURES = (
             "pad_token_id": 0,
         },
         task="generic",
+        wide={"d_model": 768, "d_kv": 64, "d_ff": 2048, "num_heads": 12},
     ),
     Architecture(
         "Whisper encoder",
@@ -164,15 +201,37 @@ ARCHITECTURES = (
         },
         takes="features",
         task=None,
+        wide={
+            "d_model": 512,
+            "encoder_attention_heads": 8,
+            "encoder_ffn_dim": 2048,
+            "num_mel_bins": 80,
+            "max_source_positions": 150,
+        },
     ),
-    Architecture("ViT", "ViTForImageClassification", _PATCHES, takes="image", task=None),
-    Architecture("DeiT", "DeiTForImageClassification", _PATCHES, takes="image", task=None),
+    Architecture(
+        "ViT",
+        "ViTForImageClassification",
+        _PATCHES,
+        takes="image",
+        task=None,
+        wide={**_WIDE_VIT, "image_size": 224, "patch_size": 16},
+    ),
+    Architecture(
+        "DeiT",
+        "DeiTForImageClassification",
+        _PATCHES,
+        takes="image",
+        task=None,
+        wide={**_WIDE_VIT, "image_size": 224, "patch_size": 16},
+    ),
     Architecture(
         "MobileNetV2",
         "MobileNetV2ForImageClassification",
         {"depth_multiplier": 0.25, "image_size": 32, "min_depth": 8, "initializer_range": 0.3},
         takes="image",
         task=None,
+        wide={"depth_multiplier": 1.0, "image_size": 224},
     ),
     Architecture(
         "ResNet",
@@ -180,6 +239,7 @@ ARCHITECTURES = (
         {"embedding_size": 16, "hidden_sizes": [32, 64], "depths": [1, 2], "layer_type": "bottleneck"},
         takes="image",
         task=None,
+        wide={"embedding_size": 64, "hidden_sizes": [256, 512], "depths": [1, 2]},
     ),
     Architecture(
         "ConvNeXt",
@@ -193,6 +253,7 @@ ARCHITECTURES = (
         },
         takes="image",
         task=None,
+        wide={"hidden_sizes": [96, 192], "depths": [1, 2]},
     ),
     Architecture(
         "MobileViT",
@@ -202,6 +263,12 @@ ARCHITECTURES = (
         task=None,
         image_size=64,
         processor={"do_normalize": False, "do_flip_channel_order": True},
+        wide={
+            "hidden_sizes": [144, 192, 240],
+            "neck_hidden_sizes": [16, 32, 64, 96, 128, 160, 640],
+            "image_size": 256,
+        },
+        timed=256,
     ),
     Architecture(
         "EfficientNet",
@@ -216,6 +283,7 @@ ARCHITECTURES = (
         takes="image",
         task=None,
         processor={"include_top": True},
+        wide={"width_coefficient": 1.0, "image_size": 224, "hidden_dim": 1280},
     ),
 )
 
@@ -236,10 +304,12 @@ def save(architecture: Architecture, folder: Path, texts: tuple[str, ...]) -> st
     import transformers
 
     if architecture.takes == "features":
-        return f"{__name__}:{architecture.name.lower().replace(' ', '_')}"
+        factory = "whisper_encoder" if architecture == named(architecture.name) else "wide_whisper_encoder"
+        return f"{__name__}:{factory}"
     config = dict(architecture.config)
     if architecture.takes == "text":
-        config["vocab_size"] = _save_tokenizer(folder, texts)
+        words = _save_tokenizer(folder, texts)
+        config["vocab_size"] = max(words, config.get("vocab_size", 0))
     model_class = getattr(transformers, architecture.model)
     config |= {"id2label": _LABELS, "label2id": {name: index for index, name in _LABELS.items()}}
     _seeded(lambda: model_class(model_class.config_class(**config))).save_pretrained(folder)
@@ -261,19 +331,34 @@ def save(architecture: Architecture, folder: Path, texts: tuple[str, ...]) -> st
 
 def whisper_encoder() -> tuple[torch.nn.Module, torch.Tensor]:
     """Return the encoder of a Whisper and log-mel features [batch, bins, frames]."""
+    return _whisper_encoder(named("Whisper encoder").config)
+
+
+def wide_whisper_encoder() -> tuple[torch.nn.Module, torch.Tensor]:
+    """Return the same with layers as wide as in Whisper base."""
+    architecture = named("Whisper encoder")
+    return _whisper_encoder(architecture.config | architecture.wide)
+
+
+def _whisper_encoder(config: dict[str, Any]) -> tuple[torch.nn.Module, torch.Tensor]:
     import torch
     import transformers
 
-    config = transformers.WhisperConfig(**named("Whisper encoder").config)
-    model = _seeded(lambda: transformers.WhisperModel(config).encoder)
-    return model.eval(), torch.linspace(-1, 1, 2 * 16 * 48).reshape(2, 16, 48)
+    model = _seeded(lambda: transformers.WhisperModel(transformers.WhisperConfig(**config)).encoder)
+    bins, frames = _spectrum(config)
+    return model.eval(), torch.linspace(-1, 1, 2 * bins * frames).reshape(2, bins, frames)
+
+
+def _spectrum(config: dict[str, Any]) -> tuple[int, int]:
+    return config["num_mel_bins"], 2 * config["max_source_positions"]
 
 
 def samples(architecture: Architecture, texts: tuple[str, ...], count: int) -> tuple[Sample, ...]:
     """Return samples for a model: texts, or arrays that are smooth in space as images and spectra are."""
     if architecture.takes == "text":
         return tuple(Sample(text) for text in texts[:count])
-    shape = (16, 48) if architecture.takes == "features" else (3, *2 * [architecture.image_size])
+    features = architecture.takes == "features"
+    shape = _spectrum(architecture.config) if features else (3, *2 * [architecture.image_size])
     name = "input_features" if architecture.takes == "features" else "pixel_values"
     random = np.random.default_rng(SEED)
     return tuple(Sample({name: _smooth(random, shape)}) for _ in range(count))

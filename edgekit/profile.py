@@ -107,6 +107,20 @@ class Quantization(_Table):
     float_entries: bool = False
 
 
+Rewrite = Literal["divide-by-root", "tanh-gelu", "rows", "packed-projections"]
+"""Rewrites of the float graph that are a matter of speed, in the order they are done."""
+
+
+class Optimize(_Table):
+    """What is done to the float graph because it pays on the target's CPUs.
+
+    Attributes:
+        rewrites: Those that were measured to win; what correctness or quantization needs is always done.
+    """
+
+    rewrites: tuple[Rewrite, ...] = get_args(Rewrite)
+
+
 class Runtime(_Table):
     """How an app opens the session, and how latency is measured.
 
@@ -170,6 +184,7 @@ class TargetProfile(_Table):
     hardware: Hardware
     onnx: Onnx
     quantization: Quantization
+    optimize: Optimize = Optimize()
     runtime: Runtime = Runtime()
     packaging: Packaging = Packaging()
     policy: Policy = Policy()

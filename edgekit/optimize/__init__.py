@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
+
+import onnx_ir as ir
 
 from edgekit import graph as g
 from edgekit.model import OnnxModel
@@ -11,20 +16,42 @@ from edgekit.optimize.flatten_tokens import flatten_tokens
 from edgekit.optimize.fold_batch_norm import fold_batch_norm
 from edgekit.optimize.mean_to_pool import mean_to_pool
 from edgekit.optimize.pack_projections import pack_projections
-from edgekit.optimize.probe_shapes import probe_shapes
+from edgekit.optimize.probe_shapes import Shapes, probe_shapes
+from edgekit.optimize.tanh_gelu import tanh_gelu
 from edgekit.record import Clock, Skip
 
-__all__ = ["optimize"]
+__all__ = ["REWRITES", "GraphRewrite", "optimize"]
+
+GraphRewrite = Callable[[ir.Model, Mapping[str, Shapes]], int]
+"""Edits a graph, whose values had these shapes, in place; returns how often."""
+
+REWRITES: dict[str, GraphRewrite] = {
+    "divide-by-root": lambda model, _: divide_by_root(model),
+    "tanh-gelu": lambda model, _: tanh_gelu(model),
+    "rows": flatten_tokens,
+    "packed-projections": lambda model, _: pack_projections(model),
+}
+"""Those that are a matter of speed, in the order they are done; a profile names what wins on its CPUs.
+
+`benchmarks/rewrites.py` measures them. The others are always done: a BatchNormalization and a mean over an
+image have no int8 kernel.
+"""
 
 
-def optimize(model: OnnxModel, path: Path) -> OnnxModel:
-    """Write the optimized graph to `path` and return it.
-
-    Only rewrites that every target wants are here; ONNX Runtime does its own when it opens the file.
+def optimize(
+    model: OnnxModel,
+    path: Path,
+    chosen: Collection[str] = tuple(REWRITES),
+    *,
+    rewrites: Mapping[str, GraphRewrite] = REWRITES,
+) -> OnnxModel:
+    """Write the optimized graph to `path` and return it; ONNX Runtime does its own when it opens the file.
 
     Args:
         model: The exported float graph.
         path: The new file.
+        chosen: Names of the rewrites to do, besides those that quantization needs.
+        rewrites: All that there are, in order; for measuring others.
     """
     from onnx_ir.passes.common import (
         CommonSubexpressionEliminationPass,
@@ -32,21 +59,18 @@ def optimize(model: OnnxModel, path: Path) -> OnnxModel:
         IdentityEliminationPass,
     )
 
-    clock, loaded, before = Clock(), g.load(model.only.path), model.file_bytes
+    clock, before = Clock(), model.file_bytes
     shapes = probe_shapes(model.only.path, model.only.signature)
+    gc.collect()  # graphs refer to their nodes and back: the probed one would stay, with its weights
+    loaded = g.load(model.only.path)
     nodes_before = len(loaded.graph)
     folded, skipped = fold_batch_norm(loaded)
     if not shapes:
         skipped.append(
             Skip("flattening of tokens", "the graph does not run on zeros, so shapes are not known")
         )
-    done = {
-        "batch_norms_folded": folded,
-        "means_to_pools": mean_to_pool(loaded),
-        "divisions_by_root": divide_by_root(loaded),
-        "products_to_gemm": flatten_tokens(loaded, shapes),
-        "projections_packed": pack_projections(loaded),
-    }
+    pools = mean_to_pool(loaded)
+    done = {name: rewrite(loaded, shapes) for name, rewrite in rewrites.items() if name in chosen}
     for tidy in (
         IdentityEliminationPass(),
         CommonSubexpressionEliminationPass(),
@@ -56,15 +80,19 @@ def optimize(model: OnnxModel, path: Path) -> OnnxModel:
     g.remove_unused(loaded)
     graph = g.saved(loaded, path, model.only.name)
     nodes_after = len(loaded.graph)
+    del loaded
+    gc.collect()
     record = clock.record(
         "optimize",
         "rewrite",
         f"{nodes_before} nodes became {nodes_after}",
         skipped=tuple(skipped),
         bytes_before=before,
-        bytes_after=path.stat().st_size,
+        bytes_after=replace(model, graphs=(graph,)).file_bytes,
         nodes_before=nodes_before,
         nodes_after=nodes_after,
-        **done,
+        batch_norms_folded=folded,
+        means_to_pools=pools,
+        rewrites=done,
     )
     return model.with_step(record, graphs=(graph,))

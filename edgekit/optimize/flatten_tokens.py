@@ -9,7 +9,7 @@ Source: measured on all-MiniLM-L6-v2 (`benchmarks/`); onnxruntime core/optimizer
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,10 +20,11 @@ from edgekit import graph as g
 from edgekit.optimize.probe_shapes import Shapes
 
 _UNARY = ("Gelu", "Relu", "Erf", "Tanh", "Sigmoid", "LeakyRelu", "HardSwish", "HardSigmoid", "Elu")
+_NORMS = ("LayerNormalization", "RMSNormalization")
 _BINARY = ("Add", "Sub", "Mul", "Div")
 
 
-def flatten_tokens(model: ir.Model, shapes: dict[str, Shapes]) -> int:
+def flatten_tokens(model: ir.Model, shapes: Mapping[str, Shapes]) -> int:
     """Rewrite every matrix product on three or more axes, in place; return how many became Gemm.
 
     Args:
@@ -49,7 +50,7 @@ class _Flattening:
     """
 
     graph: ir.Graph
-    shapes: dict[str, Shapes]
+    shapes: Mapping[str, Shapes]
     rows: dict[ir.Value, ir.Value] = field(default_factory=dict)
     origin: dict[ir.Value, ir.Value] = field(default_factory=dict)
     replaced: set[ir.Node] = field(default_factory=set)
@@ -65,11 +66,11 @@ class _Flattening:
             self._binary(node)
         elif node.op_type == "Reshape":
             self._reshape(node)
-        elif node.inputs and node.inputs[0] in self.rows and self._works_on_rows(node):
+        elif node.inputs and self._works_on_rows(node) and self._is_on_rows(node):
             attributes = dict(node.attributes)
-            if node.op_type in ("LayerNormalization", "RMSNormalization"):
+            if node.op_type in _NORMS:
                 attributes["axis"] = ir.AttrInt64("axis", -1)
-            self._put(node, node.op_type, [self.rows[node.inputs[0]], *node.inputs[1:]], attributes)
+            self._put(node, node.op_type, [self._rows_of(node.inputs[0], node), *node.inputs[1:]], attributes)
 
     def restore(self) -> None:
         """Give back the original shape where something that was not rewritten reads it."""
@@ -129,17 +130,27 @@ class _Flattening:
         if target is not None and not _copies_axes(node.inputs[1]):
             node.replace_input_with(0, self.rows[x])
 
+    def _is_on_rows(self, node: ir.Node) -> bool:
+        """Whether a node's input is on rows, or the node is a sum's norm, which is kept from fusing so."""
+        x = node.inputs[0]
+        if x in self.rows:
+            return True
+        producer, shape = x.producer() if x is not None else None, self._shape(x)
+        sums = producer is not None and producer.op_type == "Add" and len(producer.inputs) == 2
+        return node.op_type in _NORMS and sums and shape is not None and len(shape[0]) == 3
+
     def _works_on_rows(self, node: ir.Node) -> bool:
         if node.op_type in _UNARY:
             return True
-        if node.op_type not in ("LayerNormalization", "RMSNormalization"):
+        if node.op_type not in _NORMS:
             return False
         shape = self._shape(node.inputs[0])
         axis = node.attributes["axis"].as_int() if "axis" in node.attributes else -1
         constants = all(v is None or g.constant(v) is not None for v in node.inputs[1:])
         return shape is not None and axis in (-1, len(shape[0]) - 1) and constants
 
-    def _rows_of(self, value: ir.Value, before: ir.Node) -> ir.Value:
+    def _rows_of(self, value: ir.Value | None, before: ir.Node) -> ir.Value:
+        assert value is not None
         if value in self.rows:
             return self.rows[value]
         shape = self._shape(value)

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 
 from edgekit import graph as g
 from edgekit.model import Signature
 from edgekit.runtime import open_session, usable_cores
+from edgekit.store import workspace
 
 Shapes = tuple[tuple[int, ...], ...]
 
@@ -32,9 +32,9 @@ def probe_shapes(path: Path, signature: Signature) -> dict[str, Shapes]:
     known = set(model.graph.outputs)
     values = [v for node in model.graph for v in node.outputs if v.name and not v.is_graph_output()]
     model.graph.outputs.extend(value for value in values if value not in known)
-    session = open_session(
-        ir.serde.serialize_model(model).SerializeToString(), optimize=False, threads=usable_cores()
-    )
+    with workspace() as scratch:  # a file, for protobuf takes no message of 2 GiB
+        g.save(model, scratch / "probed.onnx")
+        session = open_session(scratch / "probed.onnx", optimize=False, threads=usable_cores())
     names = [value.name for value in session.get_outputs()]
     runs = []
     try:

@@ -48,7 +48,8 @@ def test_the_page_names_products_that_stay_float_with_their_reason() -> None:
         "skipped_products": [{"name": "head/MatMul", "why": "the bias is not constant"}],
         "left_float": [{"op": "Softmax", "why": "no kernel", "count": 3}],
     }
-    rewrites = dict.fromkeys(("products_to_gemm", "projections_packed", "means_to_pools"), 0)
+    rewrites = {"rows": 0, "packed-projections": 0, "pools": 0, "divide-by-root": 4}
+    speed = {"shape": "1x128", "float_ms": 12.34, "gain": 2.5, "low": 2.4, "high": 2.6}
     shown = page(
         {
             "versions": VERSIONS,
@@ -56,12 +57,16 @@ def test_the_page_names_products_that_stay_float_with_their_reason() -> None:
                 {
                     "name": "Net",
                     "model": "NetModel",
-                    "rewrites": rewrites | {"divisions_by_root": 4},
+                    "rewrites": rewrites,
+                    "speed": [speed],
                     "targets": {"cpu-x86": target, "arm64": target},
                 }
             ],
         }
     )
-    assert "| Net | `NetModel` | 1 of 2 | 50 % | 30 dB | 30 dB | norms 4 |" in shown
+    assert (
+        "| Net | `NetModel` | 1 of 2 | 50 % | 30 dB | 30 dB | 2.50x (2.40–2.60) | 12.3 ms | norms 4 |"
+        in shown
+    )
     assert "* Net, `head/MatMul`: the bias is not constant" in shown
     assert "| Net |  | 3 Softmax |" in shown

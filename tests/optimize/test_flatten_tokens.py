@@ -1,6 +1,7 @@
 """Projections on rows: the same function, in Gemms."""
 
 from collections import Counter
+from typing import get_args
 
 import numpy as np
 import onnx
@@ -9,10 +10,11 @@ import pytest
 
 from edgekit import graph as g
 from edgekit.model import OnnxModel
-from edgekit.optimize import optimize
+from edgekit.optimize import REWRITES, optimize
 from edgekit.optimize.flatten_tokens import flatten_tokens
 from edgekit.optimize.pack_projections import pack_projections
 from edgekit.optimize.probe_shapes import probe_shapes
+from edgekit.profile import Rewrite
 from edgekit.runtime import open_session
 
 HEAD = '<ir_version: 10, opset_import: ["" : 20]>\n'
@@ -142,11 +144,59 @@ def test_projections_of_one_activation_are_packed(encoder, tmp_path):
 
 def test_the_record_says_what_was_done(encoder, tmp_path):
     facts = optimize(encoder, tmp_path / "optimized.onnx").history[-1].facts
-    assert facts["products_to_gemm"] == 5
-    assert facts["projections_packed"] == 1
+    assert facts["rewrites"]["rows"] == 5
+    assert facts["rewrites"]["packed-projections"] == 1
 
 
 def test_shapes_are_those_of_two_runs_with_different_sizes(encoder):
     shapes = probe_shapes(encoder.only.path, encoder.only.signature)
     assert shapes["hidden"] == ((2, 4, 8), (3, 5, 8))
     assert shapes["s"] == ((2, 2, 4, 4), (3, 2, 5, 5))
+
+
+EMBEDDINGS = """
+net (float[batch, sequence, 8] words, float[batch, sequence, 8] places) => (float[batch, sequence, 8] y)
+{
+   sum = Add (words, places)
+   n = LayerNormalization <axis = -1> (sum, gamma, b8)
+   m = MatMul (n, wq)
+   y = Add (m, b8)
+}
+"""
+
+
+def test_the_norm_of_a_sum_goes_to_rows_so_that_the_runtime_does_not_fuse_the_two(tmp_path) -> None:
+    model = saved(EMBEDDINGS, tmp_path / "float.onnx")
+    rows = optimize(model, tmp_path / "rows.onnx").only.path
+    fused = {}
+    for path in (model.only.path, rows):
+        open_session(path, optimized_path=tmp_path / "optimized.onnx")
+        fused[path] = Counter(node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node)
+    assert fused[model.only.path]["SkipLayerNormalization"] == 1
+    assert fused[rows]["SkipLayerNormalization"] == 0
+    words, places = np.random.default_rng(0).normal(size=(2, 2, 3, 8)).astype(np.float32)
+    before, after = (outputs(path, words=words, places=places) for path in (model.only.path, rows))
+    np.testing.assert_allclose(after[0], before[0], atol=1e-5)
+
+
+def test_projections_without_biases_are_packed_too(tmp_path) -> None:
+    text = ENCODER.replace("q = Add (qm, b8)", "q = Identity (qm)").replace(
+        "k = Add (b8, km)", "k = Relu (km)"
+    )
+    model = saved(text, tmp_path / "float.onnx")
+    made = optimize(model, tmp_path / "optimized.onnx")
+    assert made.history[-1].facts["rewrites"]["packed-projections"] == 1
+    x = np.random.default_rng(0).normal(size=(2, 3, 8)).astype(np.float32)
+    before, after = (outputs(path, x=x) for path in (model.only.path, made.only.path))
+    for one, other in zip(before, after, strict=True):
+        np.testing.assert_allclose(other, one, atol=1e-5)
+
+
+def test_only_the_chosen_rewrites_are_done(encoder, tmp_path) -> None:
+    made = optimize(encoder, tmp_path / "optimized.onnx", ("tanh-gelu",))
+    assert made.history[-1].facts["rewrites"] == {"tanh-gelu": 0}
+    assert not [node for node in g.load(made.only.path).graph if node.op_type == "Gemm"]
+
+
+def test_a_profile_can_name_every_rewrite_and_no_other() -> None:
+    assert get_args(Rewrite) == tuple(REWRITES)
