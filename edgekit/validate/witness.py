@@ -172,7 +172,7 @@ def exact_sums_check(found: Sequence[LayerWitness], profile: TargetProfile) -> C
         "",
         "<=",
         0.0 if promised else None,
-        f"{len(wrong)} of {len(found)} layers saturate with the activations that are worst for them{named}",
+        f"{len(wrong)} of {len(found)} layers add wrongly what is worst for them{named}",
     )
 
 
