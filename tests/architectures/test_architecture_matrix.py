@@ -16,6 +16,7 @@ QUICK = ("ELECTRA",)
 """One each of post-norm with a bias, pre-norm without, and convolutional."""
 
 FEWEST_DB = 10
+FASTER_IN_FLOAT = ("the float kernel is faster", "gains nothing there from int8")
 UNEXPLAINED = (
     "the package does not say why",
     "the runtime left it",
@@ -51,7 +52,9 @@ def test_every_product_with_a_constant_weight_is_int8_or_the_records_say_why(mad
     for target, found in outcomes.items():
         assert found.products, target
         assert not [p.name for p in found.products if not p.int8 and not p.why], target
-        assert found.coverage > 0.99, target
+        rest = [product for product in found.products if not product.why.endswith(FASTER_IN_FLOAT)]
+        int8 = sum(product.multiply_adds for product in rest if product.int8)
+        assert int8 > 0.99 * sum(product.multiply_adds for product in rest), target
 
 
 def test_it_runs_at_several_batch_sizes_and_lengths(made) -> None:

@@ -138,6 +138,23 @@ class TestModel:
     def test_a_file(self, refused):
         assert "texts.txt is a file, not a model directory" in refused(*export("texts.txt"))
 
+    def test_a_graph(self, refused, place):
+        (place / "model.onnx").write_bytes(b"x")
+        assert "model.onnx is a graph already" in refused(*export("model.onnx"))
+
+    def test_a_package(self, refused, place):
+        (place / "package").mkdir()
+        for name in ("manifest.json", "model.onnx", "config.json"):
+            (place / "package" / name).write_text("{}")
+        assert "package is a package that edgekit made already" in refused(*export("package"))
+
+    def test_weights_that_are_quantized_already(self, refused, copy_of, tiny_bert_dir):
+        folder = copy_of(tiny_bert_dir)
+        config = json.loads((folder / "config.json").read_text())
+        config["quantization_config"] = {"quant_method": "gptq", "bits": 4}
+        (folder / "config.json").write_text(json.dumps(config))
+        assert "copy holds weights that are quantized already" in refused(*export("copy"))
+
     def test_a_path_that_is_not_there(self, refused):
         assert "no model at './models/minilm'" in refused(*export("./models/minilm"))
 
@@ -239,6 +256,10 @@ class TestModel:
         said = refused(*export(factory("torch.special.airy_ai(self.layer(x))"), data="data.npz"))
         assert "the op aten.special_airy_ai.default has no ONNX form" in said
         assert "Tiny" in said
+
+    def test_outputs_that_are_not_the_same_twice(self, refused, factory):
+        said = refused(*export(factory("self.layer(x) + torch.rand(1)"), data="data.npz"))
+        assert "two runs of the model on the same inputs differ in output 'output'" in said
 
     def test_outputs_that_are_not_finite(self, refused, factory):
         said = refused(*export(factory("torch.log(self.layer(x) - 1e9)"), data="data.npz"))
