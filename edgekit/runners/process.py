@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import resource
 import signal
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edgekit.errors import RunnerFailedError
 
 _TOLD_LINES = 3
+_PR_SET_PDEATHSIG = 1
+"""Source: Linux prctl(2), sys/prctl.h."""
 
 
 def run_child(
@@ -39,9 +43,13 @@ def run_child(
             lines of its standard error.
     """
 
-    def limit() -> None:
-        assert memory_limit_bytes is not None
-        resource.setrlimit(resource.RLIMIT_AS, (memory_limit_bytes, memory_limit_bytes))
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+    def before_start() -> None:
+        if libc is not None:  # where this process is killed outright, the child must not live on
+            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if memory_limit_bytes is not None:
+            resource.setrlimit(resource.RLIMIT_AS, (memory_limit_bytes, memory_limit_bytes))
 
     try:
         child = subprocess.Popen(
@@ -54,7 +62,7 @@ def run_child(
             env=dict(env) if env is not None else None,
             cwd=cwd,
             start_new_session=True,
-            preexec_fn=limit if memory_limit_bytes is not None else None,
+            preexec_fn=before_start,
         )
     except OSError as error:
         raise RunnerFailedError(

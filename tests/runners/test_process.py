@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
+import edgekit
 from edgekit.errors import RunnerFailedError
 from edgekit.runners.process import run_child
+
+EDGEKIT = Path(edgekit.__file__).parents[1]
 
 
 def _python(program: str) -> list[str]:
@@ -51,6 +55,30 @@ def test_a_child_that_hangs_is_killed_with_its_own_children(tmp_path: Path) -> N
         time.sleep(0.1)
     os.kill(pid, signal.SIGKILL)
     pytest.fail("the child's own child was left running")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent is gone")
+def test_a_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
+    told = tmp_path / "pid"
+    inner = (
+        f"import os, pathlib, time; pathlib.Path({str(told)!r}).write_text(str(os.getpid())); time.sleep(600)"
+    )
+    outer = (
+        "import sys\nfrom edgekit.runners.process import run_child\n"
+        f"run_child('here', [sys.executable, '-c', {inner!r}], timeout_s=600)\n"
+    )
+    parent = subprocess.Popen(_python(outer), env={**os.environ, "PYTHONPATH": str(EDGEKIT)})
+    while not (told.is_file() and told.read_text()):
+        assert parent.poll() is None
+        time.sleep(0.05)
+    parent.kill()
+    parent.wait()
+    for _ in range(100):
+        if not _runs(int(told.read_text())):
+            return
+        time.sleep(0.1)
+    os.kill(int(told.read_text()), signal.SIGKILL)
+    pytest.fail("the child lives on")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS is kept on Linux only")
