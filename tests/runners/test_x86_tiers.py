@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,13 +15,16 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgekit.errors import MachineError, RunnerFailedError, RunnerMissingError
 from edgekit.machine import Machine, read_machine
-from edgekit.runners import Job, Measure, Result
+from edgekit.runners import Job, Measure, Result, child
+from edgekit.runners.job_folder import read_result, write_job
 from edgekit.runners.kit import install_kit
 from edgekit.runners.native import Native
+from edgekit.runners.process import run_child
 from edgekit.runners.x86 import overlay, tiers
 from edgekit.runners.x86.features import glibc_tunables, hidden
 from edgekit.runners.x86.overlay import PRELOAD, build_overlay, installed_library, masked_kit
 from edgekit.runners.x86.tiers import TIERS, MaskedX86
+from edgekit.store import workspace
 
 pytestmark = pytest.mark.skipif(not tiers._is_linux_x86_64(), reason="it masks x86-64 Linux machines")
 
@@ -248,3 +252,26 @@ def test_a_result_reads_the_same_from_run_to_run(sse: MaskedX86, tmp_path: Path)
         one["y"].tobytes() == other["y"].tobytes()
         for one, other in zip(first.outputs, second.outputs, strict=True)
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "cpu"), [("x86-sse", "Nehalem"), ("x86-avx", "SandyBridge"), ("x86-avx2", "Haswell")]
+)
+def test_a_tier_gives_the_bytes_that_an_emulated_cpu_gives(
+    x86_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, cpu: str
+) -> None:
+    emulator = shutil.which("qemu-x86_64") or shutil.which("qemu-x86_64-static")
+    if emulator is None:
+        pytest.skip("there is no qemu-x86_64 in PATH")
+    monkeypatch.setenv("EDGEKIT_CACHE", str(x86_cache))
+    rows = np.random.default_rng(2).integers(0, 256, (5, 64)).astype(np.uint8)
+    saturating = product_job(tmp_path, np.full((64, 8), 127, np.int8), rows)
+    for job in (float_job(tmp_path), saturating):
+        with workspace() as folder:
+            write_job(job, folder)
+            env = {**os.environ, "QEMU_CPU": cpu, "OPENBLAS_NUM_THREADS": "1"}
+            run_child(cpu, [emulator, sys.executable, child.__file__, folder], timeout_s=200, env=env)
+            emulated = read_result(job, folder, cpu)
+        for one, other in zip(BY_NAME[name].run(job).outputs, emulated.outputs, strict=True):
+            assert one["y"].tobytes() == other["y"].tobytes()
