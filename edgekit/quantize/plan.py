@@ -174,7 +174,7 @@ def why_float_entry(node: ir.Node, conv_ops: Sequence[str]) -> str:
     1.3 to 1.4. A depthwise one stays in int8 where that would keep an int8 op beside or behind it in float.
 
     Source: onnxruntime core/mlas/lib/convsym.cpp (channels have to come in fours, else each window is
-    copied into a row); benchmarks/results/digits.json.
+    copied into a row).
     """
     weight = g.constant(node.inputs[1])
     if weight is None:

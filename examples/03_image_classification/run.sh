@@ -1,5 +1,5 @@
 #!/bin/sh
-# Train a small CNN and a small ViT on handwritten digits, and take both to int8 packages.
+# Train a small CNN, a small ViT and a small MobileNetV2 on handwritten digits, and take both to int8 packages.
 set -eu
 cd "$(dirname "$0")"
 
@@ -12,3 +12,8 @@ python vit.py
 python -m edgekit export build/digits-vit --target cpu-x86 --target arm64 \
     --calibration build/train --validation build/test --validation-samples 600 \
     --gate accuracy_drop=0.5 -o build/vit --force
+
+python mobilenet.py
+python -m edgekit export build/digits-mobilenet --target cpu-x86 --target arm64 \
+    --calibration build/train --validation build/test --validation-samples 600 \
+    --gate accuracy_drop=0.5 -o build/mobilenet --force

@@ -112,7 +112,7 @@ def test_the_text_classifier_has_learnt_and_int8_keeps_its_accuracy(tmp_path):
 @pytest.mark.timeout(1200)
 def test_the_image_classifiers_have_learnt_and_int8_keeps_their_accuracy(tmp_path):
     build, _ = run(example_named("image_classification"), tmp_path)
-    for name, least in (("cnn", 0.98), ("vit", 0.93)):
+    for name, least in (("cnn", 0.98), ("vit", 0.93), ("mobilenet", 0.97)):
         for target in ("cpu-x86", "arm64"):
             checks = measured(build / name / target)
             assert checks["accuracy_float"] > least
@@ -120,8 +120,9 @@ def test_the_image_classifiers_have_learnt_and_int8_keeps_their_accuracy(tmp_pat
     optimized = tmp_path / "as-run.onnx"
     open_session(build / "cnn/cpu-x86/model.onnx", optimized_path=optimized)
     ops = Counter(node.op_type for node in onnx.load(optimized).graph.node)
-    assert (ops["QLinearConv"], ops["QLinearAdd"], ops["QGemm"]) == (6, 2, 1)
-    assert not set(ops) & {"Conv", "Add", "Gemm", "MaxPool", "ReduceMean", "DequantizeLinear"}
+    # The first convolution reads one channel, which the float kernel does faster.
+    assert (ops["Conv"], ops["QLinearConv"], ops["QLinearAdd"], ops["QGemm"]) == (1, 5, 2, 1)
+    assert not set(ops) & {"Add", "Gemm", "MaxPool", "ReduceMean", "DequantizeLinear"}
 
 
 @pytest.mark.slow
