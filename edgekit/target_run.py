@@ -13,7 +13,7 @@ from edgekit.preflight import ship_of
 from edgekit.profile import TargetProfile
 from edgekit.record import Clock, Verdict
 from edgekit.validate import validate
-from edgekit.validate.candidates import FORMS, Candidate
+from edgekit.validate.candidates import FORMS, Candidate, Timings
 from edgekit.validate.explanation import Explanation
 from edgekit.validate.shipping import choose_form, named_form
 
@@ -88,35 +88,31 @@ def choose(
     """Return the form to ship, its graph, all forms measured where that was asked for, and what to say."""
     ship, clock = ship_of(job.recipe, profile), Clock()
     shipped = named_form("static" if ship == "best" else ship, tuple(forms))
-    if not compares(job, start, profile):
-        if ship == "static" or job.recipe.quantize.method == "none":
-            return shipped, forms[shipped], (), ()
-        record = clock.record("validate", "ship", f"{FORMS[shipped]} ships, as asked", shipped=shipped)
-        return shipped, forms[shipped].with_step(record), (), ()
-    job.progress("validate", f"{profile.name}: comparing {len(forms)} forms", None)
-    candidates, timings = compare_forms(job, start, profile, forms)
-    if ship != "best":
-        marked = tuple(replace(c, shipped=c.name == shipped) for c in candidates)
-        return shipped, forms[shipped], marked, ()
-    wants = profile.policy.wants
-    decision = choose_form(candidates, timings, wants, untimed=why_untimed(job, profile))
-    record = clock.record(
-        "validate",
-        "ship",
-        decision.why,
-        shipped=decision.shipped,
-        wants=wants,
-        forms=[dict(form) for form in decision.forms],
-    )
-    marked = tuple(replace(c, shipped=c.name == decision.shipped) for c in candidates)
-    said = f"{decision.why[0].upper()}{decision.why[1:]}."
-    return decision.shipped, forms[decision.shipped].with_step(record), marked, (said,)
+    candidates: tuple[Candidate, ...] = ()
+    timings = Timings()
+    if compares(job, start, profile):
+        job.progress("validate", f"{profile.name}: comparing {len(forms)} forms", None)
+        candidates, timings = compare_forms(job, start, profile, forms)
+    model, said = forms[shipped], ""
+    if ship == "best":
+        wants = profile.policy.wants
+        decision = choose_form(candidates, timings, wants, untimed=why_untimed(job, profile))
+        figures = [dict(form) for form in decision.forms]
+        shipped, said = decision.shipped, f"{decision.why[0].upper()}{decision.why[1:]}."
+        record = clock.record("validate", "ship", decision.why, shipped=shipped, wants=wants, forms=figures)
+        model = forms[shipped].with_step(record)
+    elif ship != "static" and job.recipe.quantize.method != "none":
+        model = model.with_step(
+            clock.record("validate", "ship", f"{FORMS[shipped]} ships, as asked", shipped=shipped)
+        )
+    marked = tuple(replace(candidate, shipped=candidate.name == shipped) for candidate in candidates)
+    return shipped, model, marked, (said,) if said else ()
 
 
 def _twin(job: Job, profile: TargetProfile, earlier: Sequence[TargetRun]) -> Forms | None:
     """Return the forms of an earlier target that has the same rules."""
 
     def rules(of: TargetProfile) -> tuple[object, ...]:
-        return (of.onnx, of.quantization, of.policy.gates, ship_of(job.recipe, of))
+        return (of.onnx, of.quantization, of.optimize, of.policy.gates, ship_of(job.recipe, of))
 
     return next((run.forms for run in earlier if rules(run.profile) == rules(profile)), None)

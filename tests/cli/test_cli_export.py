@@ -230,6 +230,13 @@ class TestPrinting:
         assert summary["targets"][0]["verdict"]["passed"] is True
         assert summary["targets"] == json.loads(Path("out/report.json").read_text())["targets"]
 
+    def test_the_best_form_is_chosen_from_a_table_and_the_choice_is_said(self, run, factory_model):
+        ran = run(*factory_model, "--ship", "best")
+        assert ran.code == 0, ran.err
+        assert "Forms for cpu-x86" in ran.out
+        assert all(form in ran.out for form in ("fp32 as exported", "dynamic int8", "static int8"))
+        assert "cpu-x86: Which form is fastest cannot be decided here" in ran.out
+
     def test_quiet_prints_nothing(self, run, factory_model):
         ran = run(*factory_model, "-q")
         assert (ran.code, ran.out, ran.err) == (0, "", "")
@@ -270,6 +277,12 @@ print("LOADED", [name for name in {HEAVY!r} if name in sys.modules], code)
 
 
 class TestGates:
+    def test_a_loss_that_is_not_allowed_fails_the_gate_that_it_stands_for(self, run, factory_model):
+        assert run(*factory_model, "--max-drop", "1.5").code == 2
+        ran = run(*factory_model, "--max-drop", "0.000001")
+        assert ran.code == 1
+        assert any("sqnr_db is" in line and "120" in line for line in ran.said)
+
     def test_a_gate_that_fails_ends_with_1_and_a_report_and_no_package(
         self, run, factory_model, place, arrays
     ):
@@ -297,13 +310,13 @@ class TestGates:
     def test_values_that_are_not_finite_fail_and_still_make_strict_json(
         self, run, factory_model, place, monkeypatch
     ):
-        from edgekit import target_run
+        from edgekit import forms
 
-        sound = target_run.quantize_for
+        sound = forms.make_static
 
         def overflowing(*arguments):
             made = sound(*arguments)
-            path = made.only.path
+            path = made[0].only.path
             model = onnx.load(path)
             for constant in model.graph.initializer:
                 if constant.data_type == onnx.TensorProto.FLOAT and list(constant.dims) == [8]:
@@ -311,7 +324,7 @@ class TestGates:
             onnx.save(model, path)
             return made
 
-        monkeypatch.setattr(target_run, "quantize_for", overflowing)
+        monkeypatch.setattr(forms, "make_static", overflowing)
         ran = run(*factory_model)
         assert ran.code == 1
         assert "Traceback" not in ran.err
