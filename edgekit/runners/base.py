@@ -59,7 +59,7 @@ class Job:
     model: Path
     batches: tuple[Arrays, ...]
     outputs: tuple[str, ...]
-    repeats: int = 3
+    repeats: int = 1
     threads: int = 1
     session_options: Mapping[str, str] = field(default_factory=dict)
     measure: Measure | None = None

@@ -76,7 +76,7 @@ def test_a_job_folder_says_all_of_the_job(tmp_path: Path, job: Job) -> None:
     assert told["option"] == [("session.a", "1")]
     assert told["point"] == [("1x3", "points/0000.ekt")]
     assert told["output"] == ["y"]
-    assert (told["threads"], told["repeats"], told["warm_up"], told["runs"]) == ("1", "3", "2", "5")
+    assert (told["threads"], told["repeats"], told["warm_up"], told["runs"]) == ("1", "1", "2", "5")
     assert (folder / told["model"]).read_bytes() == b"model"
     assert (folder / told["float"]).read_bytes() == b"float"
     assert (folder / "shipped.onnx.data").read_bytes() == b"weights", "external data keeps its name"
