@@ -39,13 +39,14 @@ def command(
     from edgekit.cli.progress import shown_progress
     from edgekit.cli.tables import stdout_console
     from edgekit.errors import GateError
+    from edgekit.package.manifest import open_package
     from edgekit.report.document import strict_json
     from edgekit.report.terminal import failures, matrix_table, verdict_table
     from edgekit.revalidation import reported, revalidate
     from edgekit.runners.table import runners_named
     from edgekit.store import dump_json, write_text
 
-    runners = runners_named(on)
+    runners = runners_named(on, open_package(package).profile) if on else ()
     with shown_progress(Console(stderr=True), quiet=quiet or not runners) as progress:
         verdict = revalidate(
             package, float_path=float_path, runs=runs, on=runners, timeout_s=timeout_s, progress=progress

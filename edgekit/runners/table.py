@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgekit.errors import RunnerMissingError, nearest
+from edgekit.profile import TargetProfile
 from edgekit.runners.adb import Adb
 from edgekit.runners.arm.tiers import ARM_TIERS
 from edgekit.runners.base import Runner
@@ -48,8 +49,12 @@ def runner_named(name: str) -> Runner:
     raise RunnerMissingError(f"unknown runner '{name}'", nearest(name, [r.name for r in RUNNERS]))
 
 
-def runners_named(names: tuple[str, ...]) -> tuple[Runner, ...]:
-    """Return the runners that `--on` values name, each once; `all` is every one that is ready.
+def runners_named(names: Sequence[str], profile: TargetProfile) -> tuple[Runner, ...]:
+    """Return the runners that `--on` values name, each once; `all` is every one that is ready and suits.
+
+    Args:
+        names: What the user wrote.
+        profile: The target of what is to be run.
 
     Raises:
         RunnerMissingError: One is unknown, or is named itself and not ready.
@@ -57,7 +62,8 @@ def runners_named(names: tuple[str, ...]) -> tuple[Runner, ...]:
     chosen: dict[str, Runner] = {}
     for name in names:
         if name == "all":
-            chosen |= {runner.name: runner for runner in RUNNERS if runner.state().ready}
+            fit = (runner for runner in RUNNERS if suits(runner, profile) and runner.state().ready)
+            chosen |= {runner.name: runner for runner in fit}
             continue
         runner = runner_named(name)
         state = runner.state()
@@ -65,6 +71,23 @@ def runners_named(names: tuple[str, ...]) -> tuple[Runner, ...]:
             raise RunnerMissingError(f"{name}: {state.missing}", f"Run: {state.hint}" if state.hint else "")
         chosen[runner.name] = runner
     return tuple(chosen.values())
+
+
+def suits(runner: Runner, profile: TargetProfile) -> bool:
+    """Return whether a target's files are meant to load there at all; any CPU counts, right or wrong.
+
+    Not meant to: a release older than the target's floor, a processor that takes only graphs made for it.
+    """
+    if runner.level == "simulated":
+        return False
+    release = runner.name.removeprefix("ort-")
+    if release == runner.name:
+        return True
+    return _version(release) >= _version(profile.onnx.min_runtime)
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".") if part.isdigit())
 
 
 def with_native(runners: Sequence[Runner]) -> tuple[Runner, ...]:
