@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from edgekit.errors import RunnerFailedError
-from edgekit.runners import Job, Runner
+from edgekit.runners import Job, Measure, Runner
 from edgekit.runners.arm.tiers import ARM_TIERS, EmulatedArm
 from edgekit.runners.base import Result
 from edgekit.runners.native import Native
@@ -37,9 +37,53 @@ def test_an_emulated_core_gives_what_this_cpu_gives(name: str, ready: Ready, tin
         for mine, its in zip(here.outputs, there.outputs, strict=True):
             np.testing.assert_allclose(its["y"], mine["y"], atol=1e-5, rtol=0)
             np.testing.assert_array_equal(its["argmax"], mine["argmax"])
-        if tier.part is not None:
-            assert f"{tier.part:03x}" in there.cpu
+        if tier.midr is not None:
+            assert f"{tier.midr:08x}" in there.cpu
         assert tier.features <= set(there.cpu_features)
+
+
+_PRODUCTS = 3 * 12 * 32 * 24
+"""Multiply-adds of the tiny model's one matrix product for three rows of twelve ids."""
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "each"),
+    [("arm64-cortex-a53", "smlal", 8), ("arm64-cortex-a76", "sdot", 16), ("arm64-i8mm", "smmla", 32)],
+)
+def test_a_core_does_the_int8_product_in_its_best_instruction_and_each_multiply_add_is_counted(
+    name: str, kind: str, each: int, ready: Ready, tiny_jobs: Jobs
+) -> None:
+    jobs = tiny_jobs(repeats=1)
+    point = {"ids": jobs["int8"].batches[0]["ids"]}
+    measured = replace(jobs["int8"], measure=Measure(jobs["float"].model, {"3x12": point}))
+    result = ready(_TIERS[name]).run(measured)
+    (counts,) = result.counts
+    assert counts.point == "3x12"
+    assert counts.shipped_counts[kind] == _PRODUCTS // each
+    assert counts.float_counts["fmla"] == _PRODUCTS // 4
+    assert not {"sdot", "smmla"} & set(counts.float_counts)
+    assert sum(n for k, n in counts.shipped_counts.items() if k != "total") == counts.shipped_counts["total"]
+    shares = result.facts["share_of_int8_multiply_adds_in_sdot_or_smmla"]
+    assert shares == {"3x12": 0.0 if kind == "smlal" else 1.0}
+
+
+def test_counts_are_the_same_in_every_process(ready: Ready, tiny_jobs: Jobs) -> None:
+    jobs = tiny_jobs(repeats=1, threads=2)
+    points = {"1x5": jobs["int8"].batches[1], "3x12": jobs["int8"].batches[0]}
+    measured = replace(jobs["int8"], measure=Measure(None, points))
+    first, second = (ready(_TIERS["arm64-cortex-a76"]).run(measured).counts for _ in range(2))
+    assert first == second
+    assert [counts.point for counts in first] == ["1x5", "3x12"]
+    assert first[0].shipped_counts["sdot"] < first[1].shipped_counts["sdot"]
+    assert not first[0].float_counts
+
+
+def test_a_core_that_nothing_counts_on_says_so(ready: Ready, tiny_jobs: Jobs) -> None:
+    job = tiny_jobs(repeats=1)["int8"]
+    measured = replace(job, measure=Measure(None, {"3x12": job.batches[0]}))
+    result = ready(_TIERS["armv7-cortex-a7"]).run(measured)
+    assert not result.counts
+    assert "64-bit" in str(result.facts["not_counted"])
 
 
 def test_session_options_reach_the_runtime(ready: Ready, tiny_jobs: Jobs) -> None:
@@ -70,7 +114,7 @@ def test_a_run_without_end_is_killed_and_called_hung(
     assert caught.value.outcome == "hung"
 
 
-@pytest.mark.parametrize("name", ["arm64-cortex-a76"])
+@pytest.mark.parametrize("name", ["arm64-cortex-a76", "armv7-cortex-a7"])
 def test_a_board_with_too_little_memory_fails_and_one_with_enough_does_not(
     name: str, ready: Ready, tmp_path: Path, save: Callable[..., Path]
 ) -> None:
@@ -82,7 +126,7 @@ def test_a_board_with_too_little_memory_fails_and_one_with_enough_does_not(
 
 def test_another_core_than_the_one_in_the_name_is_refused(ready: Ready, tiny_jobs: Jobs) -> None:
     tier = ready(_TIERS["arm64-cortex-a76"])
-    with pytest.raises(RunnerFailedError, match=r"saw 'MIDR 0x410fd034', not part 0xd0b"):
+    with pytest.raises(RunnerFailedError, match=r"saw 'MIDR 0x410fd034', not MIDR 0x414fd0b1"):
         replace(tier, cpu="cortex-a53").run(tiny_jobs(repeats=1)["float"])
 
 

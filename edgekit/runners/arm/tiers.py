@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from edgekit.errors import RunnerFailedError
-from edgekit.record import Fact, Level
+from edgekit.record import Clock, Fact, Level
+from edgekit.runners.arm.counting import count_instructions
+from edgekit.runners.arm.decode import int8_share
 from edgekit.runners.arm.kit import KIT, host_problem, runner_command
-from edgekit.runners.base import Job, Result
+from edgekit.runners.base import Job, Measure, Result
 from edgekit.runners.job_folder import read_result, write_job
 from edgekit.runners.kit import Kit, State, kit_state, open_kit
 from edgekit.runners.process import run_child
 from edgekit.store import workspace
 
-_GUEST_ENV = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
+_GUEST_ENV = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "ORT_DISABLE_TELEMETRY": "1"}
 _EMULATOR_BYTES = 144 << 20
 """Writable memory that the emulator takes for itself before the program begins, most of it the 128 MiB buffer
 of translated code (measured for 10.0.2, both systems: the program starts with this, not with 140 MiB)."""
 _TELLING = frozenset({"asimddp", "i8mm", "sve", "sme"})
-_MIDR = re.compile(r"MIDR 0x(?P<implementer>..).(?P<architecture>.)(?P<part>...).")
 
 
 @dataclass(frozen=True)
@@ -30,16 +30,19 @@ class EmulatedArm:
 
     Attributes:
         cpu: The emulator's name for it.
-        part: Part number that the core itself must show; None where there is no such core in silicon.
+        midr: Main identification register that the program must see; None on 32-bit ARM, which hides it.
         features: Which of dot product, matrix product, SVE and SME it must show, and no others.
+        counted_on: The counting emulator's name for a CPU with these instructions; empty where nothing is
+            counted.
         system: Which of the kit's systems it runs.
     """
 
     name: str
     title: str
     cpu: str
-    part: int | None = None
+    midr: int | None = None
     features: frozenset[str] = frozenset()
+    counted_on: str = ""
     system: Literal["arm64", "armv7"] = "arm64"
     level: Level = "emulated"
     kit: Kit | None = KIT
@@ -51,6 +54,8 @@ class EmulatedArm:
 
     def run(self, job: Job) -> Result:
         """Run a job; times and memory are left out, since they would be the emulator's.
+
+        With a `measure`, instructions are counted instead, in a run of its own on one thread.
 
         Raises:
             RunnerMissingError: The kit is not installed, or damaged.
@@ -64,7 +69,7 @@ class EmulatedArm:
             write_job(replace(job, measure=None), folder)
             run_child(
                 self.name,
-                [*_limited(job.memory_limit_bytes), *command, "."],
+                [*_limit(job.memory_limit_bytes, self.system, folder), *command, "."],
                 timeout_s=job.timeout_s,
                 env=_GUEST_ENV,
                 cwd=folder,
@@ -74,31 +79,59 @@ class EmulatedArm:
         facts: dict[str, Fact] = {**result.facts, "emulator": f"qemu-user 10.0.2, -cpu {self.cpu}"}
         if result.peak_memory_bytes is not None:
             facts["peak_memory_with_emulator_bytes"] = result.peak_memory_bytes
-        return replace(result, load_ms=None, peak_memory_bytes=None, times=(), facts=facts)
+        result = replace(result, load_ms=None, peak_memory_bytes=None, times=(), facts=facts)
+        return self._counted(kit, job, job.measure, result) if job.measure is not None else result
+
+    def _counted(self, kit: Path, job: Job, measure: Measure, result: Result) -> Result:
+        """Return the result with counts, and what they prove, in its facts."""
+        if self.midr is None or not self.counted_on:
+            facts = {**result.facts, "not_counted": "the decoder knows 64-bit ARM only"}
+            return replace(result, facts=facts)
+        clock = Clock()
+        counted = count_instructions(self.name, kit, self.counted_on, self.midr, job, measure, _GUEST_ENV)
+        facts = {
+            **result.facts,
+            "counted_on": f"qemu-user 7.2, -cpu {self.counted_on}, one thread",
+            "counting_seconds": round(clock.seconds, 1),
+            "multiply_adds": {point: dict(sums) for point, sums in counted.multiply_adds.items()},
+            "float_multiply_adds": {point: dict(sums) for point, sums in counted.float_multiply_adds.items()},
+            "share_of_int8_multiply_adds_in_sdot_or_smmla": {
+                point: share
+                for point, sums in counted.multiply_adds.items()
+                if (share := int8_share(sums)) is not None
+            },
+        }
+        return replace(result, counts=counted.counts, facts=facts)
 
     def _held_against(self, result: Result) -> None:
         """Refuse a result of another CPU than this runner's name says."""
-        seen = _MIDR.fullmatch(result.cpu)
-        if self.part is not None and (seen is None or int(seen["part"], 16) != self.part):
-            why = f"the program saw '{result.cpu}', not part 0x{self.part:03x}"
-            raise RunnerFailedError(self.name, "failed", why, "Report this as a bug, with `edgekit doctor`.")
+        hint = "Report this as a bug, with what `edgekit doctor` says."
+        if self.midr is not None and result.cpu != (expected := f"MIDR 0x{self.midr:08x}"):
+            why = f"the program saw '{result.cpu}', not {expected}"
+            raise RunnerFailedError(self.name, "failed", why, hint)
         if (found := _TELLING & set(result.cpu_features)) != self.features:
             why = f"the program saw {_listed(found)}, not {_listed(self.features)}"
-            raise RunnerFailedError(self.name, "failed", why, "Report this as a bug, with `edgekit doctor`.")
+            raise RunnerFailedError(self.name, "failed", why, hint)
 
 
 def _listed(features: frozenset[str] | set[str]) -> str:
     return ", ".join(sorted(features)) or "no int8 features"
 
 
-def _limited(memory_bytes: int | None) -> list[str | Path]:
-    """Return what to put before a command so that the guest gets no more writable memory.
+def _limit(memory_bytes: int | None, system: str, job_folder: Path) -> list[str | Path]:
+    """Return what to put before the command so that the guest gets no more memory than that, or tell the job.
 
-    RLIMIT_DATA and not RLIMIT_AS: the emulator of a 32-bit CPU reserves that CPU's whole address space, and
-    the guest's own limits are ignored by the emulator.
-    Source: Linux setrlimit(2), since 4.7 with private writable mappings; QEMU linux-user, setrlimit.
+    The emulator ignores limits that the guest sets. 64-bit: RLIMIT_DATA for both, since the emulator's own
+    part is known. 32-bit: the emulator reserves the guest's whole address space, and what is mapped over a
+    reservation is not held against any limit, so the guest itself fills its address space but for the rest.
+    Source: Linux, setrlimit(2) and mm/mmap.c (`may_expand_vm`, less the pages replaced); QEMU 10.0
+    linux-user/syscall.c, TARGET_NR_setrlimit.
     """
     if memory_bytes is None:
+        return []
+    if system == "armv7":
+        with (job_folder / "job.txt").open("a", encoding="utf-8") as file:
+            file.write(f"address_space_kib {memory_bytes // 1024}\n")
         return []
     kib = (memory_bytes + _EMULATOR_BYTES) // 1024
     return ["/bin/sh", "-c", 'ulimit -d "$0" && exec "$@"', str(kib)]
@@ -108,24 +141,72 @@ _DOT = frozenset({"asimddp"})
 _MATRIX = frozenset({"asimddp", "i8mm"})
 _SVE = _MATRIX | {"sve"}
 
+_V9_COUNTED_ON = "max,sve128=on,sve256=off,sve384=off,sve512=off,sme=off"
+
 ARM_TIERS: tuple[EmulatedArm, ...] = (
-    EmulatedArm("arm64-cortex-a53", "2012, in order, no dot product (Raspberry Pi 3)", "cortex-a53", 0xD03),
     EmulatedArm(
-        "arm64-cortex-a55", "2017, in order, SDOT (little core of most phones)", "cortex-a55", 0xD05, _DOT
+        "arm64-cortex-a53",
+        "2012, in order, no dot product (Raspberry Pi 3)",
+        cpu="cortex-a53",
+        midr=0x410FD034,
+        counted_on="cortex-a53",
     ),
-    EmulatedArm("arm64-cortex-a72", "2015, no dot product (Raspberry Pi 4)", "cortex-a72", 0xD08),
-    EmulatedArm("arm64-cortex-a76", "2018, SDOT (Raspberry Pi 5, phones)", "cortex-a76", 0xD0B, _DOT),
-    EmulatedArm("arm64-neoverse-n1", "2019, SDOT (servers, e.g. AWS Graviton2)", "neoverse-n1", 0xD0C, _DOT),
-    EmulatedArm("arm64-cortex-a710", "2021, SMMLA and SVE2 (phones)", "cortex-a710", 0xD47, _SVE),
     EmulatedArm(
-        "arm64-neoverse-n2", "2020, SMMLA and SVE2 (servers, e.g. Azure Cobalt)", "neoverse-n2", 0xD49, _SVE
+        "arm64-cortex-a55",
+        "2017, in order, SDOT (little core of most phones)",
+        cpu="cortex-a55",
+        midr=0x412FD050,
+        features=_DOT,
+        counted_on="cortex-a76",
+    ),
+    EmulatedArm(
+        "arm64-cortex-a72",
+        "2015, no dot product (Raspberry Pi 4)",
+        cpu="cortex-a72",
+        midr=0x410FD083,
+        counted_on="cortex-a72",
+    ),
+    EmulatedArm(
+        "arm64-cortex-a76",
+        "2018, SDOT (Raspberry Pi 5, phones)",
+        cpu="cortex-a76",
+        midr=0x414FD0B1,
+        features=_DOT,
+        counted_on="cortex-a76",
+    ),
+    EmulatedArm(
+        "arm64-neoverse-n1",
+        "2019, SDOT (servers, e.g. AWS Graviton2)",
+        cpu="neoverse-n1",
+        midr=0x414FD0C1,
+        features=_DOT,
+        counted_on="neoverse-n1",
+    ),
+    EmulatedArm(
+        "arm64-cortex-a710",
+        "2021, SMMLA and SVE2 (phones)",
+        cpu="cortex-a710",
+        midr=0x412FD471,
+        features=_SVE,
+        counted_on=_V9_COUNTED_ON,
+    ),
+    EmulatedArm(
+        "arm64-neoverse-n2",
+        "2020, SMMLA and SVE2 (servers, e.g. Azure Cobalt)",
+        cpu="neoverse-n2",
+        midr=0x410FD493,
+        features=_SVE,
+        counted_on=_V9_COUNTED_ON,
     ),
     EmulatedArm(
         "arm64-i8mm",
         "SMMLA without SVE: all that the int8 kernels ask for, no core in particular",
-        "max,sve=off,sme=off",
-        None,
-        _MATRIX,
+        cpu="max,sve=off,sme=off",
+        midr=0x000F0510,
+        features=_MATRIX,
+        counted_on="max,sve=off,sme=off",
     ),
-    EmulatedArm("armv7-cortex-a7", "32-bit ARM with NEON, ONNX Runtime 1.21", "cortex-a7", system="armv7"),
+    EmulatedArm(
+        "armv7-cortex-a7", "32-bit ARM with NEON, ONNX Runtime 1.21", cpu="cortex-a7", system="armv7"
+    ),
 )

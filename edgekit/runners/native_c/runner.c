@@ -4,7 +4,8 @@
  *
  * The library is opened by its path, so one build serves every release from 1.16 on. `job.txt`, the tensor
  * files and `result.json` are those of ../job_folder.py and ../child.py. With `count`, nothing is timed: each
- * counted inference lies between two system calls MARK, which an emulator's plugin sees.
+ * counted inference lies between two system calls MARK, which an emulator's plugin sees. The job may have a
+ * line `address_space_kib N` more.
  * Source: ONNX Runtime C API, onnxruntime_c_api.h. Little-endian Linux on x86-64, AArch64 and 32-bit ARM.
  */
 #define _GNU_SOURCE
@@ -15,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -25,7 +27,7 @@ enum {
   API_VERSION = 16,   /* what is used of it is older than any runtime that may be asked for */
   MOST = 4096,        /* lines of a kind in a job, tensors in a file, dimensions */
   MARK = 0x4ED6,      /* no system call has this number: the kernel answers ENOSYS */
-  COUNT_WARM_UP = 3,  /* the first runs plan memory and pack what is packed late */
+  COUNT_WARM_UP = 1,  /* the first run plans memory and allocates it */
 };
 typedef struct { char *name; uint32_t type; size_t rank, bytes; int64_t *shape; void *data; } Tensor;
 typedef struct { size_t count; Tensor *all; } Tensors;
@@ -232,6 +234,16 @@ static int run_batches(const Model *model) {
 
 /* ---- what the place says about itself ---- */
 
+/* Leave only so much of a 32-bit address space free: where an emulator ignores limits, nothing else limits. */
+static void limit_address_space(size_t bytes) {
+  const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+  if (sizeof(void *) > 4) fail("address_space_kib is for 32-bit systems; here, set a limit from outside");
+  void *kept = mmap(NULL, bytes, PROT_NONE, flags, -1, 0);
+  if (kept == MAP_FAILED) return; /* there is less than that already */
+  for (size_t chunk = 1u << 30; chunk >= 1u << 18; chunk /= 2)
+    while (mmap(NULL, chunk, PROT_NONE, flags, -1, 0) != MAP_FAILED) continue;
+  munmap(kept, bytes);
+}
 static double now_ms(void) {
   struct timespec time;
   clock_gettime(CLOCK_MONOTONIC, &time);
@@ -274,12 +286,12 @@ static void time_point(FILE *file, char *point, const Model *models, size_t coun
   }
   fputc('}', file);
 }
-/* Two inferences of each model at one point, each between two marks with the number of what is counted. */
+/* One inference of each model at one point, between two marks with the number of what is counted. */
 static void count_point(size_t point, const Model *models, size_t count, Tensors tensors) {
   for (size_t i = 0; i < count; i++) {
     OrtValue **inputs = feed(&models[i], tensors), **outputs = take(models[i].outputs.count * sizeof *outputs);
     long number = (long)(2 * point + (i + 1 == count));
-    for (int run = 0; run < COUNT_WARM_UP + 2; run++, drop(&models[i].outputs, outputs)) {
+    for (int run = 0; run < COUNT_WARM_UP + 1; run++, drop(&models[i].outputs, outputs)) {
       if (run >= COUNT_WARM_UP) syscall(MARK, 0L, number);
       infer(&models[i], inputs, &models[i].outputs, outputs);
       if (run >= COUNT_WARM_UP) syscall(MARK, 1L, number);
@@ -289,6 +301,7 @@ static void count_point(size_t point, const Model *models, size_t count, Tensors
 
 int main(int count, char **args) {
   if (count < 3) fail("usage: runner LIBONNXRUNTIME JOB_FOLDER [count]");
+  setenv("ORT_DISABLE_TELEMETRY", "1", 1); /* no thread that wants the network while a model runs */
   void *library = dlopen(args[1], RTLD_NOW);
   if (!library) fail("%s", dlerror());
   const OrtApiBase *(*base)(void) = (const OrtApiBase *(*)(void))dlsym(library, "OrtGetApiBase");
@@ -297,6 +310,7 @@ int main(int count, char **args) {
   if (!(ort = base()->GetApi(API_VERSION))) fail("ONNX Runtime %s has no C API %d", version, API_VERSION);
   if (chdir(args[2])) fail("%s: %s", args[2], strerror(errno));
   read_job();
+  if (job_number("address_space_kib")) limit_address_space((size_t)job_number("address_space_kib") << 10);
 
   OrtEnv *env;
   Model models[2];
