@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, external_data_helper, helper
 
-from edgekit.errors import RunnerFailedError, RunnerMissingError
+from edgekit.errors import MachineError, RunnerFailedError, RunnerMissingError
 from edgekit.runners import Job, Measure, Runner
 from edgekit.runners.child import TYPES
 from edgekit.runners.javascript.in_node import NODE, WASM_NODE
@@ -137,6 +137,13 @@ def test_what_the_runtime_refuses_fails_in_its_own_words(
     assert caught.value.outcome == "failed"
 
 
+def test_a_users_own_settings_of_node_change_nothing(
+    runner: Runner, tiny_jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NODE_OPTIONS", "--require /no/such/file.js")
+    assert runner.run(tiny_jobs(repeats=1)["float"]).deterministic
+
+
 def test_a_missing_input_is_named(runner: Runner, tiny_jobs: Jobs) -> None:
     job = replace(tiny_jobs()["float"], batches=({"other": np.zeros(2, np.float32)},))
     with pytest.raises(RunnerFailedError, match="the input 'ids' is missing"):
@@ -192,6 +199,13 @@ def test_a_changed_file_of_the_kit_is_not_run(
     assert kit_state(WASM_NODE.kit).ready  # the size is right
     with pytest.raises(RunnerMissingError, match=r"ort\.node\.min\.mjs is not the file that was installed"):
         WASM_NODE.run(tiny_jobs()["float"])
+
+
+def test_on_another_machine_the_state_says_what_the_kit_is_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    assert "x86-64 Linux, this is aarch64" in WASM_NODE.state().missing
+    with pytest.raises(MachineError, match="x86-64 Linux"):
+        WASM_NODE.kit.build(Path("downloads"), Path("folder"))
 
 
 def test_without_the_kit_the_state_names_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 import zlib
 from collections.abc import Mapping
@@ -22,7 +21,7 @@ from edgekit.errors import RunnerFailedError, RunnerMissingError
 from edgekit.record import Fact, Level
 from edgekit.runners.base import Job, Result
 from edgekit.runners.javascript.in_node import wasm_memory_flags
-from edgekit.runners.javascript.kits import WEB_KIT, module_folder
+from edgekit.runners.javascript.kits import WEB_KIT, module_folder, unsupported
 from edgekit.runners.javascript.page_server import PageServer, serving
 from edgekit.runners.job_folder import read_result, write_job
 from edgekit.runners.kit import Kit, State, kit_state, open_kit
@@ -71,8 +70,9 @@ class Chromium:
 
     def state(self) -> State:
         """Return whether a browser is on the PATH and the kit is installed."""
-        if not sys.platform.startswith("linux"):
-            return State("it drives a browser on Linux only")
+        reason = unsupported()
+        if reason:
+            return State(reason)
         if find_browser() is None:
             return State(
                 "no Chromium or Chrome is on the PATH",
