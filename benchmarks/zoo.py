@@ -162,7 +162,13 @@ ARCHITECTURES = (
         "ElectraForSequenceClassification",
         {**_ENCODER, "embedding_size": 16},
         task="text-classification",
-        wide={"hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024, "embedding_size": 128},
+        wide={
+            "max_position_embeddings": LONG,
+            "hidden_size": 256,
+            "num_attention_heads": 4,
+            "intermediate_size": 1024,
+            "embedding_size": 128,
+        },
     ),
     Architecture(
         "T5 encoder",

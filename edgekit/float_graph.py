@@ -76,22 +76,32 @@ class FloatGraph:
     audit: CalibrationAudit | None = None
 
 
-def make_float_graphs(job: Job, profiles: tuple[TargetProfile, ...]) -> dict[tuple[int, int], FloatGraph]:
-    """Return the float graphs that profiles start from, by opset and IR version, in the profiles' order."""
-    wanted: dict[tuple[int, int], bool] = {}
+FloatKey = tuple[int, int, tuple[str, ...]]
+"""Opset, IR version and rewrites: targets that have them in common start from one float graph."""
+
+
+def float_key(profile: TargetProfile) -> FloatKey:
+    """Return which float graph a target starts from."""
+    return profile.onnx.opset, profile.onnx.ir_version, profile.optimize.rewrites
+
+
+def make_float_graphs(job: Job, profiles: tuple[TargetProfile, ...]) -> dict[FloatKey, FloatGraph]:
+    """Return the float graphs that profiles start from, in the profiles' order."""
+    wanted: dict[FloatKey, bool] = {}
     for profile in profiles:
-        key = (profile.onnx.opset, profile.onnx.ir_version)
+        key = float_key(profile)
         wanted[key] = wanted.get(key, False) or calibrates(job.recipe, profile)
-    return {key: make_float_graph(job, *key, calibrated=needed) for key, needed in wanted.items()}
+    return {key: make_float_graph(job, key, calibrated=needed) for key, needed in wanted.items()}
 
 
-def make_float_graph(job: Job, opset: int, ir_version: int, *, calibrated: bool) -> FloatGraph:
+def make_float_graph(job: Job, key: FloatKey, *, calibrated: bool) -> FloatGraph:
     """Export, prove against PyTorch, optimize, prove again, and calibrate where a target needs it.
 
     Raises:
         EdgekitError: The model cannot be exported, the graph is not the model, or the data is unfit.
     """
-    folder = job.scratch / f"opset{opset}-ir{ir_version}"
+    opset, ir_version, rewrites = key
+    folder = job.scratch / "-".join((f"opset{opset}", f"ir{ir_version}", *rewrites))
     folder.mkdir()
     job.progress("export", f"exporting to opset {opset}, IR {ir_version}", None)
     # The golden first: data that the model cannot take, or outputs that are not finite, show at once.
@@ -102,7 +112,7 @@ def make_float_graph(job: Job, opset: int, ir_version: int, *, calibrated: bool)
     job.progress("export", "comparing the float graph with PyTorch", None)
     exported = exported.with_step(check_float(exported, golden)[1])
     job.progress("optimize", "rewriting the float graph", None)
-    optimized = optimize(exported, folder / "optimized.onnx")
+    optimized = optimize(exported, folder / "optimized.onnx", rewrites)
     if sha256_file(optimized.only.path) != sha256_file(exported.only.path):
         optimized = optimized.with_step(check_float(optimized, golden)[1])
     gates = request_gates(job.recipe, golden)

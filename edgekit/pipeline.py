@@ -8,10 +8,10 @@ graph (`float_graph`). What is each target's own is in `target_run`, what is lef
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
-from edgekit.float_graph import Job, make_float_graphs
+from edgekit import graph as g
+from edgekit.float_graph import Job, float_key, make_float_graphs
 from edgekit.model import ModelRef
 from edgekit.outcome import ExportResult, stop_on_failure, write_reports, write_target
 from edgekit.package import Package
@@ -61,8 +61,7 @@ def export(
     profiles = resolve(recipe)
     run = calibration_run or CalibrationRun()
     quantizes = any(calibrates(recipe, profile) for profile in profiles)
-    versions = {(profile.onnx.opset, profile.onnx.ir_version) for profile in profiles}
-    run.refuse_unusable(output, graphs=len(versions), quantizes=quantizes)
+    run.refuse_unusable(output, graphs=len(set(map(float_key, profiles))), quantizes=quantizes)
     progress("load", "reading the data", None)
     data = read_data(recipe, calibrates=quantizes)
     with workspace() as scratch:
@@ -75,16 +74,16 @@ def export(
         graphs = make_float_graphs(job, profiles)
         runs: list[TargetRun] = []
         for target, profile in zip(recipe.targets, profiles, strict=True):
-            start = graphs[profile.onnx.opset, profile.onnx.ir_version]
-            runs.append(run_target(job, target, profile, start, runs))
+            runs.append(run_target(job, target, profile, graphs[float_key(profile)], runs))
         refuse_unmeasured_gates(recipe, [run.verdict for run in runs])
         stop_on_failure(job, runs, output)
         progress("package", f"writing {output}", None)
         with writing_folder(output, force=force) as folder:
             written = [write_target(folder, job, run) for run in runs]
             if recipe.keep_float:
-                for (opset, _), start in graphs.items():
-                    shutil.copyfile(start.exported.only.path, folder / f"float-opset{opset}.onnx")
+                for (opset, *_), start in graphs.items():
+                    # Not copied as a file: over 2 GiB its weights are in another one, whose name it holds.
+                    g.save(g.load(start.exported.only.path), folder / f"float-opset{opset}.onnx")
             write_reports(folder, [report for _, report in written])
     packages = tuple(Package(output / package.path.name, package.manifest) for package, _ in written)
     return ExportResult(output, packages, tuple(report for _, report in written), output / "report.html")

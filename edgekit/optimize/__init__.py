@@ -14,6 +14,7 @@ from edgekit.model import OnnxModel
 from edgekit.optimize.divide_by_root import divide_by_root
 from edgekit.optimize.flatten_tokens import flatten_tokens
 from edgekit.optimize.fold_batch_norm import fold_batch_norm
+from edgekit.optimize.fold_transpose import fold_transpose
 from edgekit.optimize.mean_to_pool import mean_to_pool
 from edgekit.optimize.pack_projections import pack_projections
 from edgekit.optimize.probe_shapes import Shapes, probe_shapes
@@ -33,8 +34,8 @@ REWRITES: dict[str, GraphRewrite] = {
 }
 """Those that are a matter of speed, in the order they are done; a profile names what wins on its CPUs.
 
-`benchmarks/rewrites.py` measures them. The others are always done: a BatchNormalization and a mean over an
-image have no int8 kernel.
+`benchmarks/rewrites.py` measures them. The others are always done: a transposed weight, a BatchNormalization
+and a mean over an image have no int8 kernel.
 """
 
 
@@ -64,6 +65,7 @@ def optimize(
     gc.collect()  # graphs refer to their nodes and back: the probed one would stay, with its weights
     loaded = g.load(model.only.path)
     nodes_before = len(loaded.graph)
+    transposed = fold_transpose(loaded)
     folded, skipped = fold_batch_norm(loaded)
     if not shapes:
         skipped.append(
@@ -91,6 +93,7 @@ def optimize(
         bytes_after=replace(model, graphs=(graph,)).file_bytes,
         nodes_before=nodes_before,
         nodes_after=nodes_after,
+        transposes_folded=transposed,
         batch_norms_folded=folded,
         means_to_pools=pools,
         rewrites=done,
