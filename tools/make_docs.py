@@ -19,6 +19,7 @@ from typing import Any
 import click
 
 from benchmarks.architectures_page import page as architectures_page
+from benchmarks.machine_pages import memory_section, rewrites_section
 from benchmarks.page import page as benchmarks_page
 from edgekit.cli import cli
 from edgekit.cli.targets import readable_value, short_types
@@ -28,6 +29,8 @@ from edgekit.store import write_text
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "minilm_cpu.json"
 ARCHITECTURES = ROOT / "benchmarks" / "results" / "architectures.json"
+MEMORY = ROOT / "benchmarks" / "results" / "memory.json"
+REWRITES = ROOT / "benchmarks" / "results" / "rewrites.json"
 COMPETITORS = ROOT / "benchmarks" / "results" / "competitors.json"
 
 TARGETS_INTRODUCTION = """# Targets
@@ -158,7 +161,9 @@ def pages(readme: str) -> dict[str, str]:
         "docs/targets.md": targets_page([load_profile(name) for name in available()]),
         "docs/cli.md": commands_page(cli),
         "docs/architectures.md": architectures_page(json.loads(ARCHITECTURES.read_text(encoding="utf-8"))),
-        "docs/benchmarks.md": benchmarks_page(json.loads(COMPETITORS.read_text(encoding="utf-8"))),
+        "docs/benchmarks.md": benchmarks_page(json.loads(COMPETITORS.read_text(encoding="utf-8")))
+        + rewrites_section(json.loads(REWRITES.read_text(encoding="utf-8")))
+        + memory_section(json.loads(MEMORY.read_text(encoding="utf-8"))),
         "README.md": with_figures(readme, json.loads(RESULTS.read_text(encoding="utf-8"))),
     }
 
