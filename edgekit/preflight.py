@@ -15,6 +15,7 @@ from edgekit.recipe import Pinned, Recipe
 from edgekit.record import Clock, Skip, Verdict
 from edgekit.store import refuse_existing, refuse_unwritable, sha256_json
 from edgekit.tasks import TASKS, task_named
+from edgekit.verification import refuse_unknown_runners
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ def resolve(recipe: Recipe) -> tuple[TargetProfile, ...]:
     Raises:
         ProfileError: A target is unknown or its file is wrong.
         RecipeError: A target is named twice, a task or a gate is unknown, or two choices contradict.
+        RunnerMissingError: A runner that is asked for is unknown or not ready.
     """
     profiles = tuple(load_profile(target) for target in recipe.targets)
     names = [profile.name for profile in profiles]
@@ -56,6 +58,7 @@ def resolve(recipe: Recipe) -> tuple[TargetProfile, ...]:
     refuse_unknown_gates(recipe.gates, TASKS if recipe.task is None else [task_named(recipe.task).name])
     for profile in profiles:
         refuse_unknown_gates(profile.policy.gates, TASKS)
+        refuse_unknown_runners(profile, recipe.verify.on)
     return profiles
 
 

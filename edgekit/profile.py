@@ -168,6 +168,17 @@ class Policy(_Table):
     gates: dict[str, Finite] = Field(default_factory=dict)
 
 
+class Verify(_Table):
+    """Where the target's files are run to prove them.
+
+    Attributes:
+        on: Runners that stand for the target's devices, as `edgekit runners` lists them. Those that are
+            installed gate an export; the others are named in its report.
+    """
+
+    on: tuple[str, ...] = ()
+
+
 class TargetProfile(_Table):
     """One device profile.
 
@@ -188,6 +199,7 @@ class TargetProfile(_Table):
     runtime: Runtime = Runtime()
     packaging: Packaging = Packaging()
     policy: Policy = Policy()
+    verify: Verify = Verify()
     sources: dict[str, str] = Field(default_factory=dict)
 
 

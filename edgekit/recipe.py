@@ -93,6 +93,19 @@ class LatencyOptions(_Table):
     candidates: bool = False
 
 
+class VerifyOptions(_Table):
+    """Where else the packages are run before they are written.
+
+    Attributes:
+        on: Runners beside the target's own, as `edgekit runners` lists them; `all` is every ready one. A
+            named one that is not ready is an error.
+        timeout_s: Seconds after which a runner counts as hung.
+    """
+
+    on: tuple[str, ...] = ()
+    timeout_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 300.0
+
+
 class Pinned(_Table):
     """Digests of the inputs that made a package; another input under the same name is refused."""
 
@@ -126,6 +139,7 @@ class Recipe(_Table):
     validation: ValidationOptions = ValidationOptions()
     quantize: QuantizeOptions = QuantizeOptions()
     latency: LatencyOptions = LatencyOptions()
+    verify: VerifyOptions = VerifyOptions()
     ship: Ship | None = None
     keep_float: bool = False
     gates: dict[str, Finite] = Field(default_factory=dict)

@@ -267,6 +267,7 @@ class Verdict:
         output_errors: Distributions behind the parity checks.
         notes: Sentences that the report must say, e.g. that int8 is not faster here.
         executions: Where else it was run, one row per runner; empty where nobody asked.
+        level: What all of it proves about the target.
     """
 
     target: str
@@ -278,6 +279,7 @@ class Verdict:
     output_errors: tuple[OutputError, ...] = ()
     notes: tuple[str, ...] = ()
     executions: tuple[Execution, ...] = ()
+    level: Level = "unverified"
 
     @property
     def passed(self) -> bool:

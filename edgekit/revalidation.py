@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from edgekit.errors import ModelError
@@ -14,11 +13,10 @@ from edgekit.recipe import read_table, recipe_from_table
 from edgekit.record import Progress, Verdict, silent
 from edgekit.report.document import load_reports, strict_json
 from edgekit.report.html import render_html
-from edgekit.runners import Runner
-from edgekit.runners.table import with_native
 from edgekit.tasks import request_gates
 from edgekit.validate import validate
-from edgekit.validate.matrix import MatrixOptions, run_matrix
+from edgekit.validate.matrix import MatrixOptions
+from edgekit.verification import refuse_unknown_runners, verified
 
 
 def revalidate(
@@ -26,7 +24,7 @@ def revalidate(
     *,
     float_path: Path | None = None,
     runs: int | None = None,
-    on: Sequence[Runner] = (),
+    on: Sequence[str] = (),
     timeout_s: float = 300.0,
     progress: Progress = silent,
 ) -> Verdict:
@@ -37,17 +35,20 @@ def revalidate(
         float_path: A float graph to time against (`export --keep-float` keeps one); None times nothing but
             the shipped graph on runners.
         runs: Timed runs; None takes the recipe's.
-        on: Runners to run it on, see `edgekit.runners.table`; the run on this CPU comes with them.
+        on: Names of runners to run it on; `target` is the target's own ones, `all` every ready one that
+            suits. The run on this CPU comes with them.
         timeout_s: Seconds after which a runner counts as hung.
         progress: Told of each runner.
 
     Raises:
         PackageError: A file is missing, changed, or does not belong.
         ModelError: The runtime here cannot open or run the graph.
+        RunnerMissingError: A named runner is unknown or not ready.
     """
     if float_path is not None and not float_path.is_file():
         raise ModelError(f"float graph not found: {float_path}", "Check the path given to --float.")
     package = open_package(path)
+    refuse_unknown_runners(package.profile, on)
     recipe = recipe_from_table(read_table(path / "recipe.toml"), str(path / "recipe.toml"))
     latency = recipe.latency if runs is None else recipe.latency.model_copy(update={"runs": runs})
     golden = Golden.load(package.golden)
@@ -62,21 +63,23 @@ def revalidate(
         latency=latency,
         max_length=package.max_length,
     )
-    if not on:
-        return verdict
     options = MatrixOptions(
-        runs=latency.runs, timeout_s=timeout_s, gates=gates, max_length=package.max_length
+        runs=min(latency.runs, MatrixOptions.runs),
+        timeout_s=timeout_s,
+        gates=gates,
+        max_length=package.max_length,
     )
-    executions = run_matrix(
+    return verified(
+        verdict,
         package.model,
-        golden,
+        package.golden,
         package.profile,
-        with_native(on),
         options,
+        asked=on,
+        targets_own=False,
         float_path=float_path,
         progress=progress,
     )
-    return replace(verdict, executions=executions)
 
 
 def reported(path: Path, verdict: Verdict) -> str:

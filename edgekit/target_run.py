@@ -15,7 +15,9 @@ from edgekit.record import Clock, Verdict
 from edgekit.validate import validate
 from edgekit.validate.candidates import FORMS, Candidate, Timings
 from edgekit.validate.explanation import Explanation
+from edgekit.validate.matrix import MatrixOptions
 from edgekit.validate.shipping import choose_form, named_form
+from edgekit.verification import verified
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,21 @@ def run_target(
         latency=job.recipe.latency,
         max_length=job.max_length,
     )
-    verdict = replace(verdict, notes=(*notes, *verdict.notes))
+    verdict = verified(
+        replace(verdict, notes=(*notes, *verdict.notes)),
+        model.only.path,
+        start.golden,
+        profile,
+        MatrixOptions(
+            runs=min(job.recipe.latency.runs, MatrixOptions.runs),
+            timeout_s=job.recipe.verify.timeout_s,
+            gates=start.gates,
+            max_length=job.max_length,
+        ),
+        asked=job.recipe.verify.on,
+        float_path=start.exported.only.path,
+        progress=job.progress,
+    )
     audit = audit_ranges(job, start, profile, forms, shipped)
     if audit is not None:
         model = model.with_step(audit.record)

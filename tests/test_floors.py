@@ -41,6 +41,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("runners",),
     ("validate",),
     ("package", "report"),
+    ("verification",),
     ("preflight", "revalidation", "explaining", "mixed", "tuning"),
     ("float_graph",),
     ("forms",),

@@ -94,6 +94,12 @@ def _gates(context: click.Context, parameter: click.Parameter, values: tuple[str
     default=None,
     help="Also make and time the forms that do not ship.",
 )
+@click.option(
+    "--on",
+    multiple=True,
+    metavar="RUNNER",
+    help="Also run the packages there before they are written, see `edgekit runners`; repeatable.",
+)
 @click.option("--keep-float", is_flag=True, default=None, help="Keep the float graph beside the packages.")
 @click.option("--force", is_flag=True, help="Replace the output folder if it is there.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and the resolved profiles, and stop.")
@@ -180,6 +186,7 @@ def _recipe(path: Path | None, flags: dict[str, Any]) -> Recipe:
             "exclude": list(flags["exclude"]) or None,
         },
         "latency": {key: flags[key] for key in ("runs", "threads", "candidates")},
+        "verify": {"on": list(flags["on"]) or None},
     }
     merged = overlay(read_table(path) if path else {}, table)
     if "model" not in merged:

@@ -11,7 +11,12 @@ import click
 @click.argument("package", type=click.Path(path_type=Path))
 @click.option("--float", "float_path", type=click.Path(path_type=Path), help="Float graph to time against.")
 @click.option("--runs", type=int, help="Timed runs with --float.  [default: the recipe's]")
-@click.option("--on", multiple=True, metavar="RUNNER", help="Also run it there; `all` is every ready one.")
+@click.option(
+    "--on",
+    multiple=True,
+    metavar="RUNNER",
+    help="Also run it there; `target`: the target's own runners, `all`: every ready one.",
+)
 @click.option(
     "--timeout", "timeout_s", type=float, default=300.0, show_default=True, help="Seconds per runner."
 )
@@ -39,17 +44,14 @@ def command(
     from edgekit.cli.progress import shown_progress
     from edgekit.cli.tables import stdout_console
     from edgekit.errors import GateError
-    from edgekit.package.manifest import open_package
     from edgekit.report.document import strict_json
     from edgekit.report.terminal import failures, matrix_table, verdict_table
     from edgekit.revalidation import reported, revalidate
-    from edgekit.runners.table import runners_named
     from edgekit.store import dump_json, write_text
 
-    runners = runners_named(on, open_package(package).profile) if on else ()
-    with shown_progress(Console(stderr=True), quiet=quiet or not runners) as progress:
+    with shown_progress(Console(stderr=True), quiet=quiet or not on) as progress:
         verdict = revalidate(
-            package, float_path=float_path, runs=runs, on=runners, timeout_s=timeout_s, progress=progress
+            package, float_path=float_path, runs=runs, on=on, timeout_s=timeout_s, progress=progress
         )
     if report_path is not None:
         write_text(report_path, reported(package, verdict))

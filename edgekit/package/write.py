@@ -101,6 +101,10 @@ def write_package(
             "compressed_bytes": verdict.float_size.compressed_bytes,
         },
         "versions": dict(contents.versions),
+        "verified": {
+            "level": verdict.level,
+            "executions": [row.to_json(measured=False) for row in verdict.executions],
+        },
         "history": [record.to_json(measured=False) for record in (*model.history, *records)],
         "files": file_digests(folder),
     }

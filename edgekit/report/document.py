@@ -43,6 +43,7 @@ _SHAPE: dict[str, Any] = {
         "output_errors": [],
         "notes": [],
         "executions": [],
+        "level": "unverified",
         "passed": None,
     },
     "history": [],

@@ -68,6 +68,9 @@ def matrix_sentence(document: Document) -> str:
     rows = matrix_rows(document)
     if not rows:
         return ""
+    if all(row.state == "not measured" for row in rows):
+        told = "; ".join(f"{row.runner} ({row.outcome.removeprefix('missing: ')})" for row in rows)
+        return f"It was not run on the runners that stand for this target: {told}."
     ran = [row for row in rows if row.state != "not measured"]
     wrong = [row.runner for row in ran if row.state == "fail"]
     missing = [row.runner for row in rows if row.state == "not measured"]
