@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -112,6 +115,26 @@ def test_a_tab_or_browser_that_is_killed_has_crashed(what: str, ready: Ready, ti
     thread.join(60)
     assert [error.outcome for error in caught] == ["crashed"]
     assert browser_processes() == []
+
+
+def test_no_browser_outlives_an_edgekit_that_is_killed(ready: Ready, tiny_jobs: Jobs, tmp_path: Path) -> None:
+    ready(CHROMIUM)
+    job = tiny_jobs()["float"]
+    code = (
+        "import sys, numpy, pathlib; from edgekit.runners import Job;"
+        "from edgekit.runners.javascript.chromium import CHROMIUM;"
+        "batch = {'ids': numpy.zeros((1, 4), numpy.int64)};"
+        "CHROMIUM.run(Job(pathlib.Path(sys.argv[1]), (batch,), ('y',), repeats=10**7))"
+    )
+    env = {**os.environ, "TMPDIR": str(tmp_path)}  # it cannot clean up
+    with subprocess.Popen([sys.executable, "-c", code, str(job.model)], env=env) as child:
+        until = time.monotonic() + 60
+        while not browser_processes("renderer") and time.monotonic() < until:
+            time.sleep(0.1)
+        browsers = browser_processes()
+        assert browsers
+        child.kill()
+    assert psutil.wait_procs(browsers, timeout=20)[1] == []
 
 
 def test_the_memory_limit_is_that_of_the_page(ready: Ready, tiny_jobs: Jobs) -> None:

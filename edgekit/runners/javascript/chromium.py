@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 import zlib
 from collections.abc import Mapping
@@ -46,6 +47,13 @@ _FLAGS = (
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )
 _LOOK_S = 0.2
+_END_WITH_PARENT = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""Program that becomes its arguments after it asked to be killed when its parent ends: a page waits for ever,
+so a browser would outlive an edgekit that was killed. Source: prctl(2), PR_SET_PDEATHSIG."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +142,7 @@ class Chromium:
         until = time.monotonic() + timeout_s
         with log.open("wb") as errors:
             child = subprocess.Popen(
-                command,
+                [sys.executable, "-I", "-S", "-c", _END_WITH_PARENT, *command],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
