@@ -65,6 +65,8 @@ def test_a_core_does_the_int8_product_in_its_best_instruction_and_each_multiply_
     assert sum(n for k, n in counts.shipped_counts.items() if k != "total") == counts.shipped_counts["total"]
     shares = result.facts["share_of_int8_multiply_adds_in_sdot_or_smmla"]
     assert shares == {"3x12": 0.0 if kind == "smlal" else 1.0}
+    assert not result.times
+    assert ("estimated_speedup" in result.facts) == (_TIERS[name].board is not None)
 
 
 def test_counts_are_the_same_in_every_process(ready: Ready, tiny_jobs: Jobs) -> None:

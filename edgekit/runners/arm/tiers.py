@@ -10,8 +10,9 @@ from edgekit.errors import RunnerFailedError
 from edgekit.record import Clock, Fact, Level
 from edgekit.runners.arm.counting import count_instructions
 from edgekit.runners.arm.decode import int8_share
+from edgekit.runners.arm.estimate import PI_3, PI_4, PI_5, Board, estimate, weight_bytes
 from edgekit.runners.arm.kit import KIT, host_problem, runner_command
-from edgekit.runners.base import Job, Measure, Result
+from edgekit.runners.base import Counts, Job, Measure, Result
 from edgekit.runners.job_folder import read_result, write_job
 from edgekit.runners.kit import Kit, State, kit_state, open_kit
 from edgekit.runners.process import run_child
@@ -34,6 +35,7 @@ class EmulatedArm:
         features: Which of dot product, matrix product, SVE and SME it must show, and no others.
         counted_on: The counting emulator's name for a CPU with these instructions; empty where nothing is
             counted.
+        board: A board with this core that estimated times are for; None where no figures are published.
         system: Which of the kit's systems it runs.
     """
 
@@ -43,6 +45,7 @@ class EmulatedArm:
     midr: int | None = None
     features: frozenset[str] = frozenset()
     counted_on: str = ""
+    board: Board | None = None
     system: Literal["arm64", "armv7"] = "arm64"
     level: Level = "emulated"
     kit: Kit | None = KIT
@@ -101,6 +104,8 @@ class EmulatedArm:
                 if (share := int8_share(sums)) is not None
             },
         }
+        if self.board is not None:
+            facts |= _estimates(self.board, job.model, measure.float_model, counted.counts)
         return replace(result, counts=counted.counts, facts=facts)
 
     def _held_against(self, result: Result) -> None:
@@ -112,6 +117,27 @@ class EmulatedArm:
         if (found := _TELLING & set(result.cpu_features)) != self.features:
             why = f"the program saw {_listed(found)}, not {_listed(self.features)}"
             raise RunnerFailedError(self.name, "failed", why, hint)
+
+
+def _estimates(
+    board: Board, shipped: Path, baseline: Path | None, counts: tuple[Counts, ...]
+) -> dict[str, Fact]:
+    """Return estimated times as facts; every key says that they are."""
+    facts: dict[str, Fact] = {
+        "estimated_for": board.title,
+        "estimated_by": "instructions by class against the core's pipes, weights against peak bandwidth",
+    }
+    read = weight_bytes(shipped)
+    times = {entry.point: estimate(board, entry.shipped_counts, read) for entry in counts}
+    facts["estimated_ms"] = {point: round(time.ms, 3) for point, time in times.items()}
+    facts["estimated_bound_by"] = {point: time.bound_by for point, time in times.items()}
+    if baseline is not None:
+        read = weight_bytes(baseline)
+        floats = {entry.point: estimate(board, entry.float_counts, read) for entry in counts}
+        facts["estimated_float_ms"] = {point: round(time.ms, 3) for point, time in floats.items()}
+        facts["estimated_float_bound_by"] = {point: time.bound_by for point, time in floats.items()}
+        facts["estimated_speedup"] = {p: round(floats[p].ms / time.ms, 2) for p, time in times.items()}
+    return facts
 
 
 def _listed(features: frozenset[str] | set[str]) -> str:
@@ -150,6 +176,7 @@ ARM_TIERS: tuple[EmulatedArm, ...] = (
         cpu="cortex-a53",
         midr=0x410FD034,
         counted_on="cortex-a53",
+        board=PI_3,
     ),
     EmulatedArm(
         "arm64-cortex-a55",
@@ -165,6 +192,7 @@ ARM_TIERS: tuple[EmulatedArm, ...] = (
         cpu="cortex-a72",
         midr=0x410FD083,
         counted_on="cortex-a72",
+        board=PI_4,
     ),
     EmulatedArm(
         "arm64-cortex-a76",
@@ -173,6 +201,7 @@ ARM_TIERS: tuple[EmulatedArm, ...] = (
         midr=0x414FD0B1,
         features=_DOT,
         counted_on="cortex-a76",
+        board=PI_5,
     ),
     EmulatedArm(
         "arm64-neoverse-n1",
