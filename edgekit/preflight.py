@@ -10,7 +10,7 @@ from pathlib import Path
 from edgekit.data import DataAudit, Sample, draw, split
 from edgekit.errors import DataError, OutputExistsError, RecipeError, nearest
 from edgekit.model import TorchModel
-from edgekit.profile import Ship, TargetProfile, load_profile
+from edgekit.profile import Ship, TargetProfile, load_profile, lowered_to
 from edgekit.recipe import Pinned, Recipe
 from edgekit.record import Clock, Skip, Verdict
 from edgekit.store import refuse_existing, refuse_unwritable, sha256_json
@@ -46,6 +46,8 @@ def resolve(recipe: Recipe) -> tuple[TargetProfile, ...]:
         RunnerMissingError: A runner that is asked for is unknown or not ready.
     """
     profiles = tuple(load_profile(target) for target in recipe.targets)
+    if recipe.min_runtime is not None:
+        profiles = tuple(lowered_to(profile, recipe.min_runtime) for profile in profiles)
     names = [profile.name for profile in profiles]
     twice = [name for name in names if names.count(name) > 1]
     if twice:

@@ -38,6 +38,22 @@ ConvOp = Literal[
 Source: onnxruntime core/optimizer/qdq_transformer/selectors_actions/qdq_selector_action_transformer.cc."""
 
 
+_READS: dict[tuple[int, int], tuple[int, int]] = {
+    (1, 14): (18, 8),
+    (1, 15): (19, 9),
+    (1, 17): (20, 9),
+    (1, 18): (21, 10),
+    (1, 21): (22, 10),
+    (1, 23): (23, 11),
+    (1, 24): (25, 13),
+    (1, 25): (26, 13),
+}
+"""First release -> newest opset and IR version that it and those up to the next entry read.
+
+Source: onnxruntime docs/Versioning.md; measured with the runners ort-1.18.0 to ort-1.30.0.
+"""
+
+
 class _Table(BaseModel):
     """A TOML table: frozen, and an unknown key is an error."""
 
@@ -249,6 +265,13 @@ def profile_from_table(name: str, table: dict[str, Any]) -> TargetProfile:
     except ValidationError as error:
         missing_hint = 'Add it, or inherit it with extends = "...".'
         raise ProfileError(*explain(error, TargetProfile, what, missing_hint)) from None
+    opset, ir_version = newest_read_by(profile.onnx.min_runtime, what)
+    if profile.onnx.opset > opset or profile.onnx.ir_version > ir_version:
+        raise ProfileError(
+            f"{what}: ONNX Runtime {profile.onnx.min_runtime} (onnx.min_runtime) reads files up to opset"
+            f" {opset} and IR {ir_version}, not opset {profile.onnx.opset} and IR {profile.onnx.ir_version}",
+            "Lower onnx.opset and onnx.ir_version, or let --min-runtime do it.",
+        )
     unknown = [key for key in profile.sources if not _has_key(profile, key)]
     if unknown:
         raise ProfileError(
@@ -256,6 +279,46 @@ def profile_from_table(name: str, table: dict[str, Any]) -> TargetProfile:
             "Use dotted keys such as 'quantization.reduce_range'.",
         )
     return profile
+
+
+def newest_read_by(release: str, what: str = "--min-runtime") -> tuple[int, int]:
+    """Return the newest opset and IR version that a release of ONNX Runtime reads.
+
+    Args:
+        release: E.g. `1.18`.
+        what: What names the release, for the message.
+
+    Raises:
+        ProfileError: It is no release, or older than the oldest opset that can be exported.
+    """
+    try:
+        wanted = tuple(int(part) for part in release.split("."))[:2]
+    except ValueError:
+        wanted = ()
+    if len(wanted) < 2:
+        raise ProfileError(f"{what}: '{release}' is not a release of ONNX Runtime", "Write e.g. 1.18.")
+    fitting = [limits for since, limits in _READS.items() if since <= wanted]
+    if not fitting:
+        raise ProfileError(
+            f"{what}: ONNX Runtime {release} reads no operator set that can be exported",
+            "The oldest that does is 1.14.",
+        )
+    return fitting[-1]
+
+
+def lowered_to(profile: TargetProfile, release: str) -> TargetProfile:
+    """Return the profile with another oldest runtime, opset and IR version lowered to what that reads.
+
+    Raises:
+        ProfileError: It is no release, or too old.
+    """
+    opset, ir_version = newest_read_by(release)
+    onnx = Onnx(
+        opset=min(profile.onnx.opset, opset),
+        ir_version=min(profile.onnx.ir_version, ir_version),
+        min_runtime=release,
+    )
+    return profile.model_copy(update={"onnx": onnx})
 
 
 def explain(

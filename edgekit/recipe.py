@@ -125,6 +125,8 @@ class Recipe(_Table):
         targets: Profile names or paths of profile files.
         seed: Seed of every choice that is random: the subset of samples, the order.
         ship: The form of the model that goes into the packages; None takes each target's.
+        min_runtime: Oldest release of ONNX Runtime that has to load the files; opset and IR version are
+            lowered to what it reads. None takes each target's.
         keep_float: Also keep the float graph, as `float-opset<N>.onnx` beside the packages.
         gates: Check name -> threshold; overrides the task's and the profile's.
     """
@@ -141,6 +143,7 @@ class Recipe(_Table):
     latency: LatencyOptions = LatencyOptions()
     verify: VerifyOptions = VerifyOptions()
     ship: Ship | None = None
+    min_runtime: str | None = None
     keep_float: bool = False
     gates: dict[str, Finite] = Field(default_factory=dict)
     pinned: Pinned = Pinned()

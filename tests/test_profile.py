@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from edgekit.errors import ProfileError
-from edgekit.profile import available, load_profile, profile_from_table, targets_dir
+from edgekit.profile import available, load_profile, lowered_to, profile_from_table, targets_dir
 
 BUILT_IN = (
     "arm64",
@@ -200,3 +200,36 @@ def test_a_profile_from_a_table_has_the_defaults_of_the_schema() -> None:
 def test_profiles_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         load_profile("arm64").title = "x"
+
+
+@pytest.mark.parametrize(
+    ("release", "opset", "ir_version"),
+    [("1.14", 18, 8), ("1.16.3", 19, 9), ("1.18", 20, 10), ("1.30", 20, 10)],
+)
+def test_an_older_floor_lowers_opset_and_ir_version_and_a_newer_one_leaves_them(
+    release: str, opset: int, ir_version: int
+) -> None:
+    lowered = lowered_to(load_profile("cpu-x86"), release)
+    assert (lowered.onnx.opset, lowered.onnx.ir_version, lowered.onnx.min_runtime) == (
+        opset,
+        ir_version,
+        release,
+    )
+
+
+@pytest.mark.parametrize(
+    ("release", "message"),
+    [("1.13", "reads no operator set that can be exported"), ("new", "is not a release")],
+)
+def test_a_floor_that_cannot_be_met_is_refused(release: str, message: str) -> None:
+    with pytest.raises(ProfileError, match=message):
+        lowered_to(load_profile("cpu-x86"), release)
+
+
+def test_a_file_whose_floor_does_not_read_its_opset_is_refused(tmp_path: Path) -> None:
+    text = 'extends = "cpu-x86"\ntitle = "old"\nstatus = "x"\n[onnx]\nmin_runtime = "1.16"\n'
+    with pytest.raises(
+        ProfileError, match=r"ONNX Runtime 1\.16 .* reads files up to opset 19 and IR 9"
+    ) as caught:
+        load_profile(_write(tmp_path / "old.toml", text))
+    assert "--min-runtime" in caught.value.hint

@@ -95,6 +95,9 @@ def _gates(context: click.Context, parameter: click.Parameter, values: tuple[str
     help="Also make and time the forms that do not ship.",
 )
 @click.option(
+    "--min-runtime", help="Oldest ONNX Runtime that has to load it, e.g. 1.16.  [default: the target's]"
+)
+@click.option(
     "--on",
     multiple=True,
     metavar="RUNNER",
@@ -159,6 +162,7 @@ def _recipe(path: Path | None, flags: dict[str, Any]) -> Recipe:
         "targets": list(flags["targets"]) or None,
         "seed": flags["seed"],
         "ship": flags["ship"],
+        "min_runtime": flags["min_runtime"],
         "keep_float": flags["keep_float"],
         "gates": flags["gates"],
         "model_options": {key: flags[key] for key in ("revision", "allow_pickle", "max_length")},
