@@ -2,13 +2,12 @@
 
 The model: a core finishes no sooner than its issue width, its vector pipes, its multipliers and its load
 pipes allow, and no sooner than the weights that one inference reads come out of memory. The largest of these
-times is the estimate: everything overlaps, nothing stalls, and all else lies in the cache. So the times of both
+times is the estimate: everything overlaps, nothing stalls, all else lies in the cache. So the times of both
 models are too short; it is good for their ratio, since float is often bound by memory where int8 is not.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,14 +100,11 @@ def weight_bytes(model: Path) -> int:
 
     A table that is only looked up in (first input of a Gather) is read row by row, which is next to nothing.
     """
-    import onnx
-    from onnx import helper
+    from edgekit import graph
 
-    graph = onnx.load(model, load_external_data=False).graph
-    reads = [(node.op_type, place, name) for node in graph.node for place, name in enumerate(node.input)]
-    whole = {name for kind, place, name in reads if (kind, place) != ("Gather", 0)}
     return sum(
-        math.prod(weight.dims) * helper.tensor_dtype_to_np_dtype(weight.data_type).itemsize
-        for weight in graph.initializer
-        if weight.name in whole
+        value.const_value.nbytes
+        for value in graph.load(model).graph.initializers.values()
+        if value.const_value is not None
+        and any((use.node.op_type, use.idx) != ("Gather", 0) for use in value.uses())
     )
