@@ -10,14 +10,20 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
-from edgekit.errors import MachineError
+from edgekit.errors import GateError, MachineError
+from edgekit.golden import Golden
 from edgekit.record import Clock, StepRecord
+from edgekit.runtime import import_onnxruntime, open_session, usable_cores
 from edgekit.store import workspace
+from edgekit.tasks import task_named
+from edgekit.validate.parity import run_golden
 
 MODEL_NAME = "model.ort"
 OPERATORS_NAME = "model.required_operators.config"
+_CHECKED_BATCHES = 4
 
 # The converter orders tables by a hash that is seeded with an address, so its bytes differ from run to run
 # unless addresses are fixed (ADDR_NO_RANDOMIZE). Where the system forbids that, only the order varies.
@@ -27,6 +33,51 @@ import ctypes, os, sys
 ctypes.CDLL(None).personality(0x0040000)
 os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
+
+
+def check_ort_format(folder: Path, golden: Golden, budgets: Mapping[str, float]) -> StepRecord:
+    """Run `model.ort` on recorded inputs, and read its required-operators config as a build would.
+
+    Args:
+        folder: Where both are.
+        golden: Recorded inputs with the float model's outputs; its first batches are run.
+        budgets: Thresholds by check name that come before the task's.
+
+    Raises:
+        ModelError: The runtime does not load or run `model.ort`.
+        GateError: A measure of the task misses its budget, or the config cannot be read.
+    """
+    clock = Clock()
+    some = Golden(golden.task, golden.batches[:_CHECKED_BATCHES])
+    session = open_session(folder / MODEL_NAME, threads=usable_cores())
+    compared = task_named(some.task).compare(some, run_golden(session, some, folder / MODEL_NAME))
+    checks = [check.with_budget(budgets) for check in compared.checks]
+    missed = next((check for check in checks if not check.passed), None)
+    if missed is not None:
+        raise GateError(
+            f"{MODEL_NAME} is not as good as model.onnx: {missed.title} is {missed.measured:.4g}, required"
+            f" {missed.comparison} {missed.budget:g}",
+            "Set packaging.ort_format = false in the target to leave it out.",
+        )
+    operators = _read_operators(folder / OPERATORS_NAME)
+    return clock.record(
+        "package",
+        "ort-format-check",
+        f"ran {MODEL_NAME} on {some.samples} samples here; {operators} operators are in its config",
+        measures={check.name: check.measured for check in checks},
+    )
+
+
+def _read_operators(path: Path) -> int:
+    """Return how many operators a config names, as ONNX Runtime's own parser of such files reads it."""
+    import_onnxruntime()
+    from onnxruntime.tools.reduced_build_config_parser import parse_config
+
+    try:
+        required, _ = parse_config(str(path), False)
+    except Exception as error:  # the parser raises RuntimeError and whatever its parts raise
+        raise GateError(f"{path.name} cannot be read by ONNX Runtime's build: {error}") from None
+    return sum(len(names) for domain in required.values() for names in domain.values())
 
 
 def write_ort_format(model: Path, folder: Path, *, platform: str | None) -> StepRecord:

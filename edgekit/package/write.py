@@ -10,9 +10,10 @@ from typing import Any
 
 from edgekit import __version__
 from edgekit.errors import GateError
+from edgekit.golden import Golden
 from edgekit.model import OnnxModel
 from edgekit.package.manifest import NAME, SCHEMA_VERSION, Package, file_digests
-from edgekit.package.ort_format import write_ort_format
+from edgekit.package.ort_format import check_ort_format, write_ort_format
 from edgekit.package.readme import readme
 from edgekit.profile import TargetProfile
 from edgekit.recipe import Recipe, to_toml
@@ -82,7 +83,9 @@ def write_package(
     write_text(folder / "recipe.toml", to_toml(contents.recipe))
     if profile.packaging.ort_format:
         platform = profile.packaging.ort_platform
+        budgets = {check.name: check.budget for check in verdict.checks if check.budget is not None}
         records.append(write_ort_format(folder / "model.onnx", folder, platform=platform))
+        records.append(check_ort_format(folder, Golden.load(golden), budgets))
     records.append(clock.record("package", "folder", f"wrote the package for {profile.name}"))
     manifest = {
         "schema_version": SCHEMA_VERSION,
