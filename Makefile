@@ -4,6 +4,8 @@ PYTHON ?= python3
 PIP_FLAGS ?=
 # Processes that share the tests; each takes about 1 GB.
 WORKERS ?= 2
+# A short form of `edgekit runners install all`: ARM cores, this CPU with features off, WebAssembly, C, releases.
+KITS ?= arm x86-tiers web cpp ort-1.18.0 ort-1.24.4
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -11,11 +13,12 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FL
 PYTEST := $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
-.PHONY: help setup demo test test-all check docs bench bench-envs bench-all clean
+.PHONY: help setup demo runners test test-all check docs bench bench-envs bench-all clean
 
 help:
 	@echo "make setup     install everything into .venv, by constraints.txt"
 	@echo "make demo      take all-MiniLM-L6-v2 to CPU, ARM and Android, and show the report"
+	@echo "make runners   install the emulators, runtimes and browser that packages are proved on"
 	@echo "make test      the fast tests"
 	@echo "make test-all  all tests, the slow ones too"
 	@echo "make check     formatting, lint, types, and whether the generated docs are fresh"
@@ -44,6 +47,11 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	@$(BIN)/python -m tools.demo
+
+# What the tests of the runners need; without it they are skipped, each with its reason.
+runners: $(STAMP)
+	@tools/device_programs.sh
+	@$(BIN)/edgekit runners install --quiet $(KITS)
 
 test: $(STAMP)
 	@$(PYTEST) -m "not slow"

@@ -14,6 +14,10 @@ import pytest
 from benchmarks import tiny
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test goes to the network
+# Exports run a target's runners where they are installed. Only the tests of the runners are about that, and
+# only they see the kits of this machine (`tests/runners/conftest.py`). Workers inherit what was set first.
+os.environ.setdefault("EDGEKIT_TEST_KITS", os.environ.get("EDGEKIT_CACHE", ""))
+os.environ["EDGEKIT_CACHE"] = "/nonexistent/edgekit-cache"
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"  # torch, beside as many other processes as there are cores
 

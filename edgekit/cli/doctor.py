@@ -33,17 +33,6 @@ FEATURES: dict[str, dict[str, str]] = {
 Source: onnxruntime core/mlas/lib/platform.cpp.
 """
 
-OTHER_PLACES: tuple[tuple[str, tuple[str, ...], str], ...] = (
-    ("qemu-aarch64", ("qemu-aarch64", "qemu-aarch64-static"), "apt-get install qemu-user"),
-    ("node", ("node", "nodejs"), "https://nodejs.org or apt-get install nodejs"),
-    (
-        "chromium",
-        ("chromium", "chromium-browser", "google-chrome"),
-        "apt-get install chromium",
-    ),
-)
-"""Where a model could run besides natively: name, programs that would do, how to get one."""
-
 
 @click.command("doctor", short_help="Show versions, CPU features, runtime limits and what is missing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
@@ -84,7 +73,7 @@ def examine() -> dict[str, Any]:
         ],
         "runtime": runtime,
         "targets": _targets(machine),
-        "runners": _runners(not runtime["problem"]),
+        "runners": _runners(),
         "missing": missing,
         "advice": _advice(missing),
     }
@@ -112,18 +101,14 @@ def _targets(machine: Machine) -> list[dict[str, Any]]:
     return rows
 
 
-def _runners(runtime_works: bool) -> list[dict[str, Any]]:
-    import shutil
+def _runners() -> list[dict[str, Any]]:
+    from edgekit.runners.table import RUNNERS
 
-    native = "used: ONNX Runtime here" if runtime_works else "ONNX Runtime cannot be used"
-    rows = [{"name": "native", "used": True, "found": runtime_works, "state": native, "get": ""}]
-    for name, programs, how in OTHER_PLACES:
-        found = any(shutil.which(program) for program in programs)
-        state = "found, not used by this version" if found else "not found, not used by this version"
-        rows.append(
-            {"name": name, "used": False, "found": found, "state": state, "get": "" if found else how}
-        )
-    return rows
+    states = [(runner.name, runner.state()) for runner in RUNNERS]
+    return [
+        {"name": name, "ready": state.ready, "missing": state.missing, "get": state.hint}
+        for name, state in states
+    ]
 
 
 def _advice(missing: dict[str, list[str]]) -> list[str]:
@@ -174,12 +159,11 @@ def _print(findings: dict[str, Any]) -> None:
         for row in findings["targets"]
     ]
     _rows(console, "Targets", ("target", "latency", "because"), targets)
-    runners = [(row["name"], row["state"], row["get"]) for row in findings["runners"]]
-    _rows(console, "Where models run", ("place", "state", "how to get it"), runners)
+    ready = [row["name"] for row in findings["runners"] if row["ready"]]
     console.print(
         Text(
-            f"edgekit {findings['versions']['edgekit']} runs gates natively only: for a target that is not "
-            "timed here it checks the graph and its parity on this CPU, and reports no latency."
+            f"{len(ready)} of {len(findings['runners'])} places to run a package are ready:"
+            f" {', '.join(ready)}. `edgekit runners` lists all, and how to get them."
         )
     )
     for line in findings["advice"] or ["every package that `edgekit export` needs is installed"]:

@@ -1,7 +1,6 @@
 """`edgekit doctor`: honest about what is here, what is timed here, and what is missing."""
 
 import json
-import shutil
 import sys
 
 import pytest
@@ -12,6 +11,7 @@ from edgekit.__main__ import main
 from edgekit.cli.doctor import FEATURES, command
 from edgekit.machine import installed_version, read_machine, runtime_ceilings, why_not_measured
 from edgekit.profile import available, load_profile
+from edgekit.runners.table import RUNNERS
 
 
 def found(**options) -> dict:
@@ -47,13 +47,12 @@ def test_it_says_which_of_the_features_that_matter_this_cpu_has():
     assert rows == {name: name in (machine.features or ()) for name in rows}
 
 
-def test_only_native_is_used_and_the_others_are_not_passed_off_as_runners(monkeypatch):
-    monkeypatch.setattr(shutil, "which", lambda name: "/bin/x" if name == "node" else None)
+def test_it_says_which_places_to_run_a_package_are_ready_and_how_to_get_the_others():
     rows = {row["name"]: row for row in found()["runners"]}
-    assert [name for name, row in rows.items() if row["used"]] == ["native"]
-    assert rows["node"]["state"] == "found, not used by this version"
-    assert rows["qemu-aarch64"]["state"] == "not found, not used by this version"
-    assert rows["qemu-aarch64"]["get"] == "apt-get install qemu-user"
+    assert set(rows) == {runner.name for runner in RUNNERS}
+    assert rows["native"]["ready"]
+    assert "the kit 'arm' is not installed" in rows["arm64-cortex-a76"]["missing"]
+    assert rows["arm64-cortex-a76"]["get"] == "edgekit runners install arm"
 
 
 def test_packages_that_export_needs_are_listed_with_the_command_and_exit_0(monkeypatch):
@@ -80,9 +79,9 @@ def test_a_broken_runtime_is_shown_and_ends_with_3(arguments, monkeypatch, capsy
     assert "cpu-x86" in out
 
 
-def test_the_tables_fit_100_columns_and_say_that_gates_run_natively():
+def test_the_tables_fit_100_columns_and_say_where_packages_run():
     text = CliRunner().invoke(command).stdout
     assert max(len(line) for line in text.splitlines()) <= 100
-    assert "runs gates natively only" in text
+    assert "places to run a package are ready: native" in text
     for word in ("cpu-x86-portable", "operator set", "onnxruntime", "native"):
         assert word in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,15 @@ from onnx import TensorProto, helper, numpy_helper
 from edgekit.runners import Job, Runner
 
 IDS = np.arange(36, dtype=np.int64).reshape(3, 12) % 29
+
+
+@pytest.fixture(autouse=True)
+def kits_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the tests of the runners see the kits that are installed."""
+    if os.environ["EDGEKIT_TEST_KITS"]:
+        monkeypatch.setenv("EDGEKIT_CACHE", os.environ["EDGEKIT_TEST_KITS"])
+    else:
+        monkeypatch.delenv("EDGEKIT_CACHE")
 
 
 @pytest.fixture
