@@ -70,13 +70,18 @@ class EmulatedArm:
         command = runner_command(kit, self.system, [kit / "emulator" / emulator, "-cpu", self.cpu])
         with workspace() as folder:
             write_job(replace(job, measure=None), folder)
-            run_child(
-                self.name,
-                [*_limit(job.memory_limit_bytes, self.system, folder), *command, "."],
-                timeout_s=job.timeout_s,
-                env=_GUEST_ENV,
-                cwd=folder,
-            )
+            try:
+                run_child(
+                    self.name,
+                    [*_limit(job.memory_limit_bytes, self.system, folder), *command, "."],
+                    timeout_s=job.timeout_s,
+                    env=_GUEST_ENV,
+                    cwd=folder,
+                )
+            except RunnerFailedError as error:
+                # Debian's 32-bit library complains of each operator when it is opened; the cause comes last
+                why = error.why.rpartition(" | ")[2] if self.system == "armv7" else error.why
+                raise RunnerFailedError(self.name, error.outcome, why, error.hint) from None
             result = read_result(job, folder, self.name)
         self._held_against(result)
         facts: dict[str, Fact] = {**result.facts, "emulator": f"qemu-user 10.0.2, -cpu {self.cpu}"}
