@@ -38,8 +38,8 @@ BEST_FIRST: tuple[Level, ...] = (
 
 _NO_CLOCK: tuple[Level, ...] = ("emulated", "simulated")
 _REPEATS = 3
-_POINTS = 2
-"""Input shapes that are timed or counted on every runner; the first of the profile are the short ones."""
+_POINTS, _EMULATED_POINTS = 2, 1
+"""Input shapes that are timed, or counted under emulation; the first of a profile are the short ones."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,9 @@ class MatrixOptions:
     """How to run a matrix.
 
     Attributes:
-        samples: Of the golden's samples, how many are run at most; fewer than all on purpose, since an
-            emulated core takes as long for one as this CPU for a hundred.
+        samples: Of the golden's samples, how many are run at most.
+        emulated_samples: How many where a core is emulated or simulated: one takes as long there as a hundred
+            on this CPU. A golden's first samples are its shortest.
         runs: Timed runs of each model at each point; 0 times and counts nothing.
         seconds_per_point: Where a point takes longer than this, it ends after the tenth run.
         timeout_s: Seconds after which a runner counts as hung.
@@ -58,6 +59,7 @@ class MatrixOptions:
     """
 
     samples: int = 64
+    emulated_samples: int = 24
     runs: int = 20
     seconds_per_point: float = 2.0
     timeout_s: float = 300.0
@@ -91,14 +93,21 @@ def run_matrix(
     Returns:
         One row per runner; what goes wrong on a runner is its row's outcome, never an exception.
     """
-    golden = _first_samples(golden, options.samples)
-    job = make_job(model, golden, profile, options, float_path=float_path)
-    judge = _Judge(golden, profile, {**profile.policy.gates, **options.gates}, job)
+    budgets = {**profile.policy.gates, **options.gates}
+
+    def judge(samples: int, points: int) -> _Judge:
+        some = _first_samples(golden, samples)
+        job = make_job(model, some, profile, options, points=points, float_path=float_path)
+        return _Judge(some, profile, budgets, job)
+
+    fast, slow = judge(options.samples, _POINTS), judge(options.emulated_samples, _EMULATED_POINTS)
 
     def run(runner: Runner) -> Execution:
         progress("validate", f"on {runner.name}", None)
         clock = Clock()
-        return replace(judge.row(runner), seconds=clock.seconds)
+        with_clock = runner.level not in _NO_CLOCK
+        row = fast.row(runner) if with_clock else replace(slow, native=fast.native).row(runner)
+        return replace(row, seconds=clock.seconds)
 
     # One after the other where a clock runs; what has no clock that counts shares the cores.
     by_clock = sorted(runners, key=lambda runner: runner.name != "native")
@@ -116,18 +125,19 @@ def make_job(
     profile: TargetProfile,
     options: MatrixOptions,
     *,
+    points: int,
     float_path: Path | None,
 ) -> Job:
-    """Return the question that every runner is asked."""
+    """Return the question that a runner is asked, with so many of the profile's points to measure."""
     measure = None
     if options.runs:
         sequence = options.max_length is not None or "attention_mask" in golden.batches[0].inputs
-        points = inputs_at_points(
+        inputs = inputs_at_points(
             golden, profile.runtime.points, sequence=sequence, max_length=options.max_length
         )
         measure = Measure(
             float_path,
-            dict(list(points.items())[:_POINTS]),
+            dict(list(inputs.items())[:points]),
             warm_up=WARM_UP_RUNS,
             runs=options.runs,
             seconds_per_point=options.seconds_per_point,
