@@ -151,9 +151,10 @@ def outcome(start: Prepared, target: str, folder: Path) -> Outcome:
     """Quantize a float graph for a target, run it on the golden, and look at what became of each product."""
     profile, golden = load_profile(target), Golden.load(start.golden)
     path = folder / f"{target}.onnx"
-    model = quantize_within(
+    static, mixed = quantize_within(
         start.model, start.calibration, profile, QuantizeOptions(), path, tuning=start.tuning, gates={}
     )
+    model = mixed or static
     options = _INT8_ON_X86 if profile.quantization.activation_type == "int8" else {}
     session = open_session(model.only.path, session_options=options)
     outputs = run_golden(session, golden, model.only.path)

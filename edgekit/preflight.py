@@ -13,9 +13,9 @@ from edgekit.model import TorchModel
 from edgekit.profile import Ship, TargetProfile, load_profile, lowered_to
 from edgekit.recipe import Pinned, Recipe
 from edgekit.record import Clock, Skip, Verdict
+from edgekit.runners.table import refuse_unknown_runners
 from edgekit.store import refuse_existing, refuse_unwritable, sha256_json
 from edgekit.tasks import TASKS, task_named
-from edgekit.verification import refuse_unknown_runners
 
 
 @dataclass(frozen=True)

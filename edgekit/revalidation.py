@@ -13,10 +13,11 @@ from edgekit.recipe import read_table, recipe_from_table
 from edgekit.record import Progress, Verdict, silent
 from edgekit.report.document import load_reports, strict_json
 from edgekit.report.html import render_html
+from edgekit.runners.table import refuse_unknown_runners
 from edgekit.tasks import request_gates
 from edgekit.validate import validate
 from edgekit.validate.matrix import MatrixOptions
-from edgekit.verification import refuse_unknown_runners, verified
+from edgekit.verification import verified
 
 
 def revalidate(

@@ -10,31 +10,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from edgekit.errors import ProfileError, RunnerMissingError
 from edgekit.golden import Golden
 from edgekit.machine import read_machine, why_not_measured
 from edgekit.profile import TargetProfile
 from edgekit.record import Execution, Level, Progress, Verdict, silent
-from edgekit.runners.table import runner_named, runners_named, with_native
+from edgekit.runners.table import TARGET, runner_named, runners_named, with_native, without_target
 from edgekit.validate.matrix import MatrixOptions, level_of, run_matrix
-
-TARGET = "target"
-"""What `--on` takes for the runners that the target itself names."""
-
-
-def refuse_unknown_runners(profile: TargetProfile, asked: Sequence[str]) -> None:
-    """Refuse, before any work, a runner that does not exist, or that is asked for and not ready.
-
-    Raises:
-        ProfileError: The target names a runner that does not exist.
-        RunnerMissingError: The request does, or names one that is not ready.
-    """
-    for name in profile.verify.on:
-        try:
-            runner_named(name)
-        except RunnerMissingError as error:
-            raise ProfileError(f"target '{profile.name}': verify.on: {error.message}", error.hint) from None
-    runners_named(_without_target(asked), profile)
 
 
 def verified(
@@ -73,7 +54,7 @@ def verified(
         if not state.ready
     )
     ready = tuple(name for name, state in states.items() if state.ready)
-    runners = runners_named((*ready, *_without_target(asked)), profile)
+    runners = runners_named((*ready, *without_target(asked)), profile)
     rows: tuple[Execution, ...] = ()
     if runners:
         rows = run_matrix(
@@ -104,7 +85,3 @@ def proved_level(profile: TargetProfile, verdict: Verdict, rows: Sequence[Execut
     if here == "native":
         return "board" if best == "board" else "native"
     return best if best != "unverified" else "packaged only"
-
-
-def _without_target(asked: Sequence[str]) -> tuple[str, ...]:
-    return tuple(name for name in asked if name != TARGET)

@@ -13,8 +13,9 @@ from edgekit.errors import ProfileError, RunnerMissingError
 from edgekit.golden import Golden, GoldenBatch
 from edgekit.profile import TargetProfile, Verify, load_profile
 from edgekit.record import Check, Execution, Footprint, Level, Verdict
+from edgekit.runners.table import refuse_unknown_runners
 from edgekit.validate.matrix import MatrixOptions
-from edgekit.verification import proved_level, refuse_unknown_runners, verified
+from edgekit.verification import proved_level, verified
 
 WEIGHT = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
 HERE = Verdict("t", (), (), "", Footprint(2, 2), Footprint(1, 1))

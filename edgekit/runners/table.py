@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgekit.errors import RunnerMissingError, nearest
+from edgekit.errors import ProfileError, RunnerMissingError, nearest
 from edgekit.profile import TargetProfile
 from edgekit.runners.adb import Adb
 from edgekit.runners.arm.tiers import ARM_TIERS
@@ -31,6 +31,9 @@ RUNNERS: tuple[Runner, ...] = (
     Adb(),
 )
 """Every runner that has a fixed name."""
+
+TARGET = "target"
+"""What `--on` takes for the runners that the target itself names."""
 
 
 def runner_named(name: str) -> Runner:
@@ -71,6 +74,26 @@ def runners_named(names: Sequence[str], profile: TargetProfile) -> tuple[Runner,
             raise RunnerMissingError(f"{name}: {state.missing}", f"Run: {state.hint}" if state.hint else "")
         chosen[runner.name] = runner
     return tuple(chosen.values())
+
+
+def refuse_unknown_runners(profile: TargetProfile, asked: Sequence[str]) -> None:
+    """Refuse, before any work, a runner that does not exist, or that is asked for and not ready.
+
+    Raises:
+        ProfileError: The target names a runner that does not exist.
+        RunnerMissingError: The request does, or names one that is not ready.
+    """
+    for name in profile.verify.on:
+        try:
+            runner_named(name)
+        except RunnerMissingError as error:
+            raise ProfileError(f"target '{profile.name}': verify.on: {error.message}", error.hint) from None
+    runners_named(without_target(asked), profile)
+
+
+def without_target(asked: Sequence[str]) -> tuple[str, ...]:
+    """Return the names without `target`."""
+    return tuple(name for name in asked if name != TARGET)
 
 
 def suits(runner: Runner, profile: TargetProfile) -> bool:

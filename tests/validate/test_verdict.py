@@ -108,7 +108,7 @@ def test_a_gate_on_speed_fails_where_nothing_was_faster(right, golden, tmp_path)
         right, right, tmp_path, target="cpu-x86-portable", latency=LatencyOptions(runs=10), speedup=3.0
     )
     assert [check.name for check in found.failed] == ["speedup"]
-    assert any("does not pay in speed" in note for note in found.notes)
+    assert not any("int8 does not pay" in note for note in found.notes), "what was timed is float"
 
 
 def test_another_cpu_s_latency_is_never_measured_here(right, golden, tmp_path):

@@ -47,6 +47,8 @@ _FLAGS = (
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )
 _LOOK_S = 0.2
+_SHORT_FOLDER = "/tmp"
+"""For the browser's socket, whose path may have 107 bytes. Source: Linux unix(7), sun_path."""
 _END_WITH_PARENT = """
 import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGKILL)
@@ -146,7 +148,7 @@ class Chromium:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
-                env={**os.environ, "HOME": str(folder)},
+                env={**os.environ, "HOME": str(folder), "TMPDIR": _SHORT_FOLDER},
                 cwd=folder,
                 start_new_session=True,
             )
