@@ -14,7 +14,7 @@ from edgekit.mixed import TUNING_SAMPLES, record_tuning_golden
 from edgekit.model import OnnxModel, TorchModel
 from edgekit.optimize import optimize
 from edgekit.preflight import UserData, calibrates
-from edgekit.profile import TargetProfile
+from edgekit.profile import StaticShape, TargetProfile
 from edgekit.quantize import Calibration
 from edgekit.quantize.audit import CalibrationAudit, audit_calibration
 from edgekit.quantize.run import CalibrationRun, run_calibration
@@ -24,6 +24,7 @@ from edgekit.store import sha256_file
 from edgekit.tasks import request_gates
 from edgekit.tasks.batches import SingleBatches, golden_batches
 from edgekit.to_onnx import export_model, record_golden
+from edgekit.to_onnx.static_shape import with_static_shape
 from edgekit.validate import check_float
 
 
@@ -65,6 +66,7 @@ class FloatGraph:
         calibration: Statistics of its tensors; None where nothing is quantized.
         tuning: Calibration samples with the float graph's outputs, to try forms on; None likewise.
         audit: What calibration tells about itself; None where there is none.
+        source: The model with the preprocessor that makes this graph's inputs; None for the job's own.
     """
 
     exported: OnnxModel
@@ -74,15 +76,18 @@ class FloatGraph:
     calibration: Calibration | None
     tuning: Golden | None = None
     audit: CalibrationAudit | None = None
+    source: TorchModel | None = None
 
 
-FloatKey = tuple[int, int, tuple[str, ...]]
-"""Opset, IR version and rewrites: targets that have them in common start from one float graph."""
+FloatKey = tuple[int, int, tuple[str, ...], StaticShape | None, bool]
+"""Opset, IR version, rewrites, shape, whether every tensor is observed: targets that have them in common
+start from one float graph."""
 
 
 def float_key(profile: TargetProfile) -> FloatKey:
     """Return which float graph a target starts from."""
-    return profile.onnx.opset, profile.onnx.ir_version, profile.optimize.rewrites
+    onnx, whole = profile.onnx, profile.quantization.scope == "whole-graph"
+    return onnx.opset, onnx.ir_version, profile.optimize.rewrites, onnx.static_shape, whole
 
 
 def make_float_graphs(job: Job, profiles: tuple[TargetProfile, ...]) -> dict[FloatKey, FloatGraph]:
@@ -100,13 +105,16 @@ def make_float_graph(job: Job, key: FloatKey, *, calibrated: bool) -> FloatGraph
     Raises:
         EdgekitError: The model cannot be exported, the graph is not the model, or the data is unfit.
     """
-    opset, ir_version, rewrites = key
-    folder = job.scratch / "-".join((f"opset{opset}", f"ir{ir_version}", *rewrites))
+    opset, ir_version, rewrites, shape, whole = key
+    shaped = (f"{shape.batch}x{shape.sequence}",) if shape else ()
+    folder = job.scratch / "-".join((f"opset{opset}", f"ir{ir_version}", *shaped, *rewrites))
     folder.mkdir()
+    source = job.model if shape is None else with_static_shape(job.model, shape, job.data.held_out[0])
     job.progress("export", f"exporting to opset {opset}, IR {ir_version}", None)
     # The golden first: data that the model cannot take, or outputs that are not finite, show at once.
-    golden = record_golden(job.model, golden_batches(job.model.preprocessor, job.data.held_out))
-    exported = export_model(job.model, folder, opset=opset, ir_version=ir_version)
+    batch = shape.batch if shape else None
+    golden = record_golden(source, golden_batches(source.preprocessor, job.data.held_out, batch=batch))
+    exported = export_model(source, folder, opset=opset, ir_version=ir_version)
     golden_path = folder / "golden.npz"
     golden.save(golden_path)
     job.progress("export", "comparing the float graph with PyTorch", None)
@@ -117,12 +125,13 @@ def make_float_graph(job: Job, key: FloatKey, *, calibrated: bool) -> FloatGraph
         optimized = optimized.with_step(check_float(optimized, golden)[1])
     gates = request_gates(job.recipe, golden)
     if not calibrated:
-        return FloatGraph(exported, optimized, golden_path, gates, None)
+        return FloatGraph(exported, optimized, golden_path, gates, None, source=source)
     samples, run = job.data.calibration, job.calibration_run
     said = f"reading {run.statistics}" if run.statistics else f"running {len(samples)} samples"
     job.progress("calibrate", said, None)
-    calibration = run_calibration(optimized, SingleBatches(job.model.preprocessor, samples), run, folder)
+    singles = SingleBatches(source.preprocessor, samples)
+    calibration = run_calibration(optimized, singles, run, folder, every_tensor=whole)
     audit = audit_calibration(calibration, job.recipe.calibration.samples)
-    tried_on = golden_batches(job.model.preprocessor, samples[:TUNING_SAMPLES])
+    tried_on = golden_batches(source.preprocessor, samples[:TUNING_SAMPLES], batch=batch)
     tuning = record_tuning_golden(optimized, job.model.task, tried_on)
-    return FloatGraph(exported, optimized, golden_path, gates, calibration, tuning, audit)
+    return FloatGraph(exported, optimized, golden_path, gates, calibration, tuning, audit, source)

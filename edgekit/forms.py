@@ -64,7 +64,7 @@ def make_static(job: Job, start: FloatGraph, profile: TargetProfile) -> tuple[On
     options, path = job.recipe.quantize, _scratch_file(job, profile)
     assert start.calibration is not None
     assert start.tuning is not None
-    if not options.mixed:
+    if not options.mixed or profile.quantization.scope == "whole-graph":
         return quantize(start.model, start.calibration, profile, options, path), None
     return quantize_within(
         start.model,
@@ -86,7 +86,8 @@ def audit_ranges(
         return None
     clock = Clock()
     samples = job.data.held_out[:HELD_OUT_SAMPLES]
-    clipping = count_clipping(forms[name].only.path, SingleBatches(job.model.preprocessor, samples))
+    preprocessor = (start.source or job.model).preprocessor
+    clipping = count_clipping(forms[name].only.path, SingleBatches(preprocessor, samples))
     gates = {**profile.policy.gates, **start.gates}
     return RangeAudit(
         audit_checks(start.audit, clipping, job.recipe.quantize, gates),

@@ -81,6 +81,18 @@ class Hardware(_Table):
     saturates: bool = False
 
 
+class StaticShape(_Table):
+    """The one shape of inputs that a graph is exported for.
+
+    Attributes:
+        batch: Samples per run.
+        sequence: Tokens of a text, padding included; models without sequences do not have it.
+    """
+
+    batch: Literal[1] = 1
+    sequence: PositiveInt = 128
+
+
 class Onnx(_Table):
     """Versions that the file is written with, and the runtime that reads it.
 
@@ -88,53 +100,62 @@ class Onnx(_Table):
         opset: Version of the default operator set.
         ir_version: Version of the file format.
         min_runtime: Oldest ONNX Runtime release that loads the file.
+        static_shape: The only shape that the graph takes; without it, batch and length vary.
     """
 
     opset: PositiveInt
     ir_version: PositiveInt
     min_runtime: str
+    static_shape: StaticShape | None = None
 
 
 class Quantization(_Table):
     """Rules of static quantization on this target.
 
     Attributes:
-        activation_type: Type of quantized activations.
+        scope: `kernels` quantizes what has int8 kernels on CPUs; `whole-graph` every float tensor, for
+            processors that compute in integers alone.
+        activation_type: Type of quantized activations; 16 bits need the whole graph.
         weight_type: Type of quantized weights.
         activation_symmetric: Put the activations' zero point in the middle.
         per_channel: One weight scale per output channel instead of one per tensor.
         reduce_range: Weights that saturating kernels cannot overflow: 7 bits (-64..64) in convolutions, in
             matrix products only as much as their largest pair of neighbours needs.
-        embeddings: How tables read by `Gather` are stored.
+        embeddings: How tables read by `Gather` are stored; in a whole graph, as the activations are.
         matmul_ops: Op types quantized where their weight is constant, outputs left in float.
         conv_ops: Op types quantized with their outputs, in graphs that contain a convolution.
         float_entries: Leave small and depthwise convolutions that read float values in float, where they are
             faster.
     """
 
-    activation_type: Literal["uint8", "int8"]
+    scope: Literal["kernels", "whole-graph"] = "kernels"
+    activation_type: Literal["uint8", "int8", "uint16"]
     weight_type: Literal["int8"]
     activation_symmetric: bool = False
     per_channel: bool = True
     reduce_range: bool = False
-    embeddings: Literal["int8-per-row", "float"] = "int8-per-row"
+    embeddings: Literal["int8-per-row", "float", "as-activations"] = "int8-per-row"
     matmul_ops: tuple[Literal["MatMul", "Gemm"], ...] = ("MatMul", "Gemm")
     conv_ops: tuple[ConvOp, ...] = get_args(ConvOp)
     float_entries: bool = False
 
 
-Rewrite = Literal["divide-by-root", "tanh-gelu", "rows", "packed-projections"]
+SpeedRewrite = Literal["divide-by-root", "tanh-gelu", "rows", "packed-projections"]
 """Rewrites of the float graph that are a matter of speed, in the order they are done."""
+
+Rewrite = Literal[SpeedRewrite, "finite-masks", "l2-normalization"]
+"""All rewrites that a profile can name; the last ones are what processors for whole graphs need."""
 
 
 class Optimize(_Table):
     """What is done to the float graph because it pays on the target's CPUs.
 
     Attributes:
-        rewrites: Those that were measured to win; what correctness or quantization needs is always done.
+        rewrites: Those that were measured to win, or that its processor needs; what correctness or
+            quantization needs on every CPU is always done.
     """
 
-    rewrites: tuple[Rewrite, ...] = get_args(Rewrite)
+    rewrites: tuple[Rewrite, ...] = get_args(SpeedRewrite)
 
 
 class Runtime(_Table):
@@ -278,7 +299,39 @@ def profile_from_table(name: str, table: dict[str, Any]) -> TargetProfile:
             f"{what}: [sources] names a key that does not exist: {unknown[0]}",
             "Use dotted keys such as 'quantization.reduce_range'.",
         )
+    _refuse_contradictions(profile, what)
     return profile
+
+
+def _refuse_contradictions(profile: TargetProfile, what: str) -> None:
+    """Raise where keys that are right one by one do not fit together.
+
+    Raises:
+        ProfileError: They do not; the error names both.
+    """
+    rules, onnx = profile.quantization, profile.onnx
+    whole = rules.scope == "whole-graph"
+    if rules.activation_type == "uint16" and not whole:
+        raise ProfileError(
+            f"{what}: quantization.activation_type = 'uint16' needs quantization.scope = 'whole-graph'",
+            "No kernel of ONNX Runtime's CPU computes with 16-bit codes; use 'uint8' or 'int8'.",
+        )
+    if rules.activation_type == "uint16" and onnx.opset < 21:
+        raise ProfileError(
+            f"{what}: 16-bit codes need onnx.opset 21 or newer, and it is {onnx.opset}",
+            "Source: ONNX operator QuantizeLinear, version 21.",
+        )
+    if whole and onnx.static_shape is None:
+        raise ProfileError(
+            f"{what}: quantization.scope = 'whole-graph' needs onnx.static_shape",
+            "Processors that run whole graphs compile them for one shape: static_shape = { sequence = 128 }.",
+        )
+    if whole != (rules.embeddings == "as-activations"):
+        raise ProfileError(
+            f"{what}: quantization.embeddings = '{rules.embeddings}' does not fit"
+            f" quantization.scope = '{rules.scope}'",
+            "A whole graph has embeddings = 'as-activations', and only a whole graph has.",
+        )
 
 
 def newest_read_by(release: str, what: str = "--min-runtime") -> tuple[int, int]:
@@ -310,15 +363,17 @@ def lowered_to(profile: TargetProfile, release: str) -> TargetProfile:
     """Return the profile with another oldest runtime, opset and IR version lowered to what that reads.
 
     Raises:
-        ProfileError: It is no release, or too old.
+        ProfileError: It is no release, or too old for the profile's rules.
     """
     opset, ir_version = newest_read_by(release)
-    onnx = Onnx(
-        opset=min(profile.onnx.opset, opset),
-        ir_version=min(profile.onnx.ir_version, ir_version),
-        min_runtime=release,
-    )
-    return profile.model_copy(update={"onnx": onnx})
+    lowered = {
+        "opset": min(profile.onnx.opset, opset),
+        "ir_version": min(profile.onnx.ir_version, ir_version),
+        "min_runtime": release,
+    }
+    profile = profile.model_copy(update={"onnx": profile.onnx.model_copy(update=lowered)})
+    _refuse_contradictions(profile, f"target '{profile.name}' for ONNX Runtime {release}")
+    return profile
 
 
 def explain(

@@ -29,6 +29,7 @@ def import_quantization() -> Any:
     """Return onnxruntime's quantization package, telemetry off."""
     import_onnxruntime()
     from onnxruntime import quantization
+    from onnxruntime.quantization.execution_providers import qnn  # noqa: F401  - not loaded by the package
 
     return quantization
 

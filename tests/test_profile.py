@@ -13,6 +13,7 @@ from edgekit.errors import ProfileError
 from edgekit.profile import available, load_profile, lowered_to, profile_from_table, targets_dir
 
 BUILT_IN = (
+    "android-qnn",
     "arm64",
     "arm64-neon",
     "cpu-x86",
@@ -39,7 +40,7 @@ def _write(path: Path, text: str) -> str:
 def _own_values(table: dict[str, Any], prefix: str = "") -> list[str]:
     keys = []
     for key, value in table.items():
-        if isinstance(value, dict) and prefix + key != "runtime.session_options":
+        if isinstance(value, dict) and prefix + key not in ("runtime.session_options", "onnx.static_shape"):
             keys += _own_values(value, f"{prefix}{key}.")
         else:
             keys.append(prefix + key)
@@ -74,7 +75,7 @@ class TestBuiltIn:
     def test_writes_files_that_its_oldest_runtime_reads(self, name: str) -> None:
         onnx = load_profile(name).onnx
         # onnxruntime docs reference/compatibility.md: 1.18 is the first release that reads IR 10, opset 21.
-        assert onnx.min_runtime == "1.18"
+        assert onnx.min_runtime == ("1.24" if name == "android-qnn" else "1.18")  # what its provider asks for
         assert onnx.ir_version <= 10
         assert 20 <= onnx.opset <= 21
 
@@ -84,6 +85,8 @@ class TestBuiltIn:
     def test_takes_uint8_activations_unless_the_cpu_is_arm(self, name: str) -> None:
         profile = load_profile(name)
         expected = "int8" if profile.hardware.isa == "aarch64" else "uint8"
+        if profile.quantization.scope == "whole-graph":
+            expected = "uint16"  # it does not run on the CPU
         assert profile.quantization.activation_type == expected
         assert profile.quantization.weight_type == "int8"
 
@@ -233,3 +236,34 @@ def test_a_file_whose_floor_does_not_read_its_opset_is_refused(tmp_path: Path) -
     ) as caught:
         load_profile(_write(tmp_path / "old.toml", text))
     assert "--min-runtime" in caught.value.hint
+
+
+WHOLE = {"scope": "whole-graph", "activation_type": "uint16", "embeddings": "as-activations"}
+
+
+@pytest.mark.parametrize(
+    ("onnx", "rules", "message"),
+    [
+        ({"static_shape": {}}, {"scope": "kernels"}, "needs quantization.scope = 'whole-graph'"),
+        ({"static_shape": {}, "opset": 20}, {}, "16-bit codes need onnx.opset 21 or newer, and it is 20"),
+        ({}, {}, "'whole-graph' needs onnx.static_shape"),
+        ({"static_shape": {}}, {"embeddings": "float"}, "embeddings = 'float' does not fit"),
+        ({"static_shape": {"batch": 2}}, {}, "onnx.static_shape.batch"),
+        ({"static_shape": {"sequence": 0}}, {}, "onnx.static_shape.sequence"),
+        ({"static_shape": {"length": 8}}, {}, "unknown key 'onnx.static_shape.length'"),
+    ],
+)
+def test_keys_that_contradict_each_other_are_refused(onnx: dict, rules: dict, message: str) -> None:
+    table = MINIMAL | {
+        "onnx": MINIMAL["onnx"] | {"opset": 21} | onnx,
+        "quantization": MINIMAL["quantization"] | WHOLE | rules,
+    }
+    with pytest.raises(ProfileError, match=message):
+        profile_from_table("npu", table)
+
+
+def test_an_older_runtime_keeps_the_static_shape_and_cannot_have_16_bits() -> None:
+    profile = load_profile("android-qnn")
+    assert lowered_to(profile, "1.20").onnx.static_shape == profile.onnx.static_shape
+    with pytest.raises(ProfileError, match=r"for ONNX Runtime 1\.16: 16-bit codes need onnx.opset 21"):
+        lowered_to(profile, "1.16")

@@ -49,7 +49,7 @@ def show(context: click.Context, target: str, as_json: bool) -> None:
 
 def short_types(profile: TargetProfile) -> str:
     """Return the types of activations and weights as the field writes them, e.g. `U8S8`."""
-    letters = {"uint8": "U8", "int8": "S8"}
+    letters = {"uint8": "U8", "int8": "S8", "uint16": "U16"}
     return letters[profile.quantization.activation_type] + letters[profile.quantization.weight_type]
 
 

@@ -12,16 +12,18 @@ import onnx_ir as ir
 from edgekit import graph as g
 from edgekit.model import OnnxModel
 from edgekit.optimize.divide_by_root import divide_by_root
+from edgekit.optimize.finite_masks import finite_masks
 from edgekit.optimize.flatten_tokens import flatten_tokens
 from edgekit.optimize.fold_batch_norm import fold_batch_norm
 from edgekit.optimize.fold_transpose import fold_transpose
+from edgekit.optimize.l2_normalization import l2_normalization
 from edgekit.optimize.mean_to_pool import mean_to_pool
 from edgekit.optimize.pack_projections import pack_projections
 from edgekit.optimize.probe_shapes import Shapes, probe_shapes
 from edgekit.optimize.tanh_gelu import tanh_gelu
 from edgekit.record import Clock, Skip
 
-__all__ = ["REWRITES", "GraphRewrite", "optimize"]
+__all__ = ["EVERY_REWRITE", "REWRITES", "GraphRewrite", "optimize"]
 
 GraphRewrite = Callable[[ir.Model, Mapping[str, Shapes]], int]
 """Edits a graph, whose values had these shapes, in place; returns how often."""
@@ -38,13 +40,20 @@ REWRITES: dict[str, GraphRewrite] = {
 and a mean over an image have no int8 kernel.
 """
 
+EVERY_REWRITE: dict[str, GraphRewrite] = {
+    **REWRITES,
+    "finite-masks": lambda model, _: finite_masks(model),
+    "l2-normalization": lambda model, _: l2_normalization(model),
+}
+"""Those of speed, and those that processors for whole graphs need."""
+
 
 def optimize(
     model: OnnxModel,
     path: Path,
     chosen: Collection[str] = tuple(REWRITES),
     *,
-    rewrites: Mapping[str, GraphRewrite] = REWRITES,
+    rewrites: Mapping[str, GraphRewrite] = EVERY_REWRITE,
 ) -> OnnxModel:
     """Write the optimized graph to `path` and return it; ONNX Runtime does its own when it opens the file.
 

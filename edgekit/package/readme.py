@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,11 +21,13 @@ from tokenizers import Tokenizer
 
 tokenizer = Tokenizer.from_file("tokenizer.json")
 tokenizer.enable_truncation({max_length})
-tokenizer.enable_padding(direction={side!r}, pad_id={pad_id}, pad_type_id={pad_type_id})
-encoded = tokenizer.encode_batch(["The cat sits outside.", "A man is playing the guitar."])
+tokenizer.enable_padding(direction={side!r}, pad_id={pad_id}, pad_type_id={pad_type_id}{length})
+encoded = tokenizer.encode_batch({texts})
 fields = {fields}
 inputs = {{name: np.array([getattr(e, field) for e in encoded], np.int64) for name, field in fields.items()}}
 """
+
+_SAMPLES = ["The cat sits outside.", "A man is playing the guitar."]
 
 _ARRAYS = """\
 
@@ -59,11 +62,14 @@ def program(manifest: Mapping[str, Any], profile: TargetProfile) -> str:
     task, prepare = manifest["model"]["task"], manifest["preprocessing"]
     if prepare["kind"] == "text":
         padding = prepare["padding"]
+        static = isinstance(padding["to"], int)
         middle = _TEXT.format(
             max_length=prepare["truncation"]["max_length"],
             side=padding["side"],
             pad_id=padding["input_ids"],
             pad_type_id=padding["token_type_ids"],
+            length=f", length={padding['to']}" if static else "",
+            texts=json.dumps(_SAMPLES[:1] if static else _SAMPLES),
             fields={name: _FIELDS[name] for name in names},
         )
     else:
@@ -147,7 +153,10 @@ def _form(history: Sequence[Mapping[str, Any]], rules: Quantization) -> str:
         return f"dynamic int8 ({rules.weight_type} weights)"
     reverted = steps.get("mixed", {}).get("facts", {}).get("reverted", ())
     some = f", {len(reverted)} nodes in float" if reverted else ""
-    return f"static int8 ({rules.activation_type} activations, {rules.weight_type} weights{some})"
+    types = f"{rules.activation_type} activations, {rules.weight_type} weights"
+    if rules.scope == "whole-graph":
+        return f"the whole graph quantized ({types})"
+    return f"static int8 ({types}{some})"
 
 
 def _row(check: Check) -> str:

@@ -64,8 +64,9 @@ def calibrate(
     statistics: Path | None = None,
     checkpoint_batches: int = CHECKPOINT_BATCHES,
     max_memory_mb: float | None = None,
+    every_tensor: bool = False,
 ) -> Calibration:
-    """Observe every tensor that any target could quantize.
+    """Observe every tensor that any target for CPUs could quantize, or every float tensor that there is.
 
     Args:
         model: The float graph.
@@ -76,6 +77,7 @@ def calibrate(
         checkpoint_batches: Batches between two checkpoints.
         max_memory_mb: Most memory to add, in 10**6 bytes; tensors that do not fit together are observed in
             several passes, with the same result. Needs `statistics`, where finished tensors wait.
+        every_tensor: Observe every float tensor that a node makes or a float input holds.
 
     Raises:
         DataError: There is no batch, a tensor is NaN or infinite on the data or never has a value, or the
@@ -86,7 +88,7 @@ def calibrate(
     clock = Clock()
     loaded = g.load(model.only.path)
     refuse_quantized(loaded, model.only.path)
-    axes = observed_tensors(loaded)
+    axes = float_tensors(loaded) if every_tensor else observed_tensors(loaded)
     del loaded
     gc.collect()  # graphs refer to their nodes and back: it would stay, with its weights
     state = Statistics(graph_sha256(model), DataSeen(), False, {n: TensorStats(a) for n, a in axes.items()})
@@ -143,6 +145,16 @@ def observed_tensors(model: ir.Model) -> dict[str, int]:
     narrow = make_plan(model, matmul_ops=matmul_ops, conv_ops=conv_ops, embeddings=False, float_entries=True)
     plan = make_plan(model, matmul_ops=matmul_ops, conv_ops=conv_ops, embeddings=False)
     return no_region.observed() | narrow.observed() | plan.observed()
+
+
+def float_tensors(model: ir.Model) -> dict[str, int]:
+    """Return every float tensor of a graph that is no constant: name -> channel axis.
+
+    Axis 1 stands for all: no vectors are kept of such tensors, so hundreds of them fit in memory.
+    """
+    values = [*model.graph.inputs, *(value for node in model.graph for value in node.outputs)]
+    found = [v for v in values if v.dtype == ir.DataType.FLOAT and g.constant(v) is None]
+    return {value.name or "": 1 for value in found}
 
 
 def _one_pass(

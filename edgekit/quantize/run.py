@@ -68,7 +68,12 @@ class CalibrationRun:
 
 
 def run_calibration(
-    model: OnnxModel, batches: Iterable[Batch], run: CalibrationRun, scratch: Path
+    model: OnnxModel,
+    batches: Iterable[Batch],
+    run: CalibrationRun,
+    scratch: Path,
+    *,
+    every_tensor: bool = False,
 ) -> Calibration:
     """Calibrate as `run` says.
 
@@ -77,6 +82,7 @@ def run_calibration(
         batches: Inputs; can be read more than once.
         run: What to take, to keep, and to use.
         scratch: Folder for statistics that wait for the next pass; must outlive the result.
+        every_tensor: As `calibrate`.
 
     Raises:
         DataError: As `calibrate` and `reuse`.
@@ -85,11 +91,18 @@ def run_calibration(
     if run.statistics is not None:
         return reuse(model, batches, run.statistics)
     if run.save_statistics is not None or run.max_memory_mb is None:
-        return calibrate(model, batches, statistics=run.save_statistics, max_memory_mb=run.max_memory_mb)
+        return calibrate(
+            model,
+            batches,
+            statistics=run.save_statistics,
+            max_memory_mb=run.max_memory_mb,
+            every_tensor=every_tensor,
+        )
     return calibrate(
         model,
         batches,
         statistics=scratch / "statistics.npz",
         checkpoint_batches=sys.maxsize,  # nobody could go on from a scratch file
         max_memory_mb=run.max_memory_mb,
+        every_tensor=every_tensor,
     )

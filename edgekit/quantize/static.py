@@ -17,6 +17,7 @@ from edgekit.quantize.linear import LinearRules
 from edgekit.quantize.plan import Plan, make_plan
 from edgekit.quantize.products import quantize_products
 from edgekit.quantize.schemes import ActivationScheme
+from edgekit.quantize.whole import quantize_whole
 from edgekit.recipe import QuantizeOptions
 from edgekit.record import Clock
 
@@ -25,6 +26,8 @@ def quantize(
     model: OnnxModel, calibration: Calibration, profile: TargetProfile, options: QuantizeOptions, path: Path
 ) -> OnnxModel:
     """Write the quantized graph to `path` and return it, with the records of what was done.
+
+    A profile for whole graphs has a way of its own: `edgekit.quantize.whole`.
 
     Args:
         model: The float graph that `calibration` was made on.
@@ -36,6 +39,8 @@ def quantize(
     Raises:
         ModelError: The graph is quantized already.
     """
+    if profile.quantization.scope == "whole-graph":
+        return quantize_whole(model, calibration, profile, options, path)
     loaded, rules, before = g.load(model.only.path), profile.quantization, model.file_bytes
     refuse_quantized(loaded, model.only.path)
 

@@ -33,7 +33,7 @@ class SingleBatches:
 
 
 def golden_batches(
-    preprocessor: Preprocessor, samples: Sequence[Sample]
+    preprocessor: Preprocessor, samples: Sequence[Sample], *, batch: int | None = None
 ) -> tuple[tuple[Inputs, np.ndarray | None], ...]:
     """Return (inputs, labels) batches that hold every sample once.
 
@@ -44,16 +44,17 @@ def golden_batches(
     Args:
         preprocessor: The model's.
         samples: Held-out samples, at least eight.
+        batch: The only batch size that the graph takes; then all batches are of the one shape.
     """
     batches: list[tuple[Inputs, np.ndarray | None]] = []
     start = 0
     while start < len(samples):
-        size = _SIZES[len(batches)] if len(batches) < len(_SIZES) else _REST
+        size = batch or (_SIZES[len(batches)] if len(batches) < len(_SIZES) else _REST)
         chunk = samples[start : start + size]
         inputs = preprocessor.batch(chunk)
         batches.append((inputs, preprocessor.labels(chunk, inputs)))
         start += size
-    if isinstance(preprocessor, TextPreprocessor):
+    if isinstance(preprocessor, TextPreprocessor) and batch is None:
         lengths = {next(iter(inputs.values())).shape[1] for inputs, _ in batches}
         possible = range(preprocessor.min_length, preprocessor.max_length + 1)
         for length in (8, 5, 12, *possible):

@@ -42,6 +42,7 @@ class TextPreprocessor:
         unknown_id: Id of the unknown token; None where the tokenizer has none.
         label2id: Class name -> index.
         per_token_labels: A sample has one label per word, as token classification has.
+        static_length: Every row is padded to it, for a graph that takes no other length.
     """
 
     tokenizer: Any = field(repr=False, compare=False)
@@ -52,6 +53,7 @@ class TextPreprocessor:
     label2id: Mapping[str, int] = field(default_factory=dict)
     per_token_labels: bool = False
     modality: Modality = "text"
+    static_length: int | None = None
 
     @classmethod
     def from_file(
@@ -148,11 +150,12 @@ class TextPreprocessor:
         return tuple(kept), tuple(skipped)
 
     def batch(self, samples: Sequence[Sample], *, length: int | None = None) -> Inputs:
-        """Texts → int64 arrays [batch, sequence].
+        """Texts → int64 arrays [batch, sequence], or [batch, static_length].
 
         Args:
             samples: At least one.
-            length: Repeat or cut every text to exactly this many tokens, special tokens kept.
+            length: Repeat or cut every text to exactly this many tokens, special tokens kept; padding
+                follows where `static_length` is more.
 
         Raises:
             DataError: A sample is no text or has no tokens, or `length` does not fit the model.
@@ -181,13 +184,14 @@ class TextPreprocessor:
 
     def to_json(self) -> dict[str, Any]:
         """Return what an app has to do to make the same inputs."""
+        shape = ["batch", "sequence"] if self.static_length is None else [1, self.static_length]
         return {
             "kind": "text",
             "tokenizer": "tokenizer.json",
-            "inputs": {name: {"dtype": "int64", "shape": ["batch", "sequence"]} for name in self.input_names},
+            "inputs": {name: {"dtype": "int64", "shape": shape} for name in self.input_names},
             "truncation": {"max_length": self.max_length, "drop": "last tokens that are not special"},
             "padding": {
-                "to": "longest of the batch",
+                "to": "longest of the batch" if self.static_length is None else self.static_length,
                 "side": self.padding.side,
                 "input_ids": self.padding.id,
                 "attention_mask": 0,
@@ -225,7 +229,7 @@ class TextPreprocessor:
         )
 
     def _padded(self, rows: list[list[int]], fill: int) -> np.ndarray:
-        width = max(map(len, rows))
+        width = self.static_length or max(map(len, rows))
         out = np.full((len(rows), width), fill, np.int64)
         for index, row in enumerate(rows):
             out[index, slice(len(row)) if self.padding.side == "right" else slice(width - len(row), None)] = (

@@ -10,11 +10,11 @@ import pytest
 
 from edgekit import graph as g
 from edgekit.model import OnnxModel
-from edgekit.optimize import REWRITES, optimize
+from edgekit.optimize import EVERY_REWRITE, REWRITES, optimize
 from edgekit.optimize.flatten_tokens import flatten_tokens
 from edgekit.optimize.pack_projections import pack_projections
 from edgekit.optimize.probe_shapes import probe_shapes
-from edgekit.profile import Rewrite
+from edgekit.profile import Rewrite, SpeedRewrite
 from edgekit.runtime import open_session
 
 HEAD = '<ir_version: 10, opset_import: ["" : 20]>\n'
@@ -199,4 +199,5 @@ def test_only_the_chosen_rewrites_are_done(encoder, tmp_path) -> None:
 
 
 def test_a_profile_can_name_every_rewrite_and_no_other() -> None:
-    assert get_args(Rewrite) == tuple(REWRITES)
+    assert get_args(Rewrite) == tuple(EVERY_REWRITE)
+    assert get_args(SpeedRewrite) == tuple(REWRITES)
