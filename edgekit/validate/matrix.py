@@ -59,7 +59,7 @@ class MatrixOptions:
     """
 
     samples: int = 64
-    emulated_samples: int = 24
+    emulated_samples: int = 16
     runs: int = 20
     seconds_per_point: float = 2.0
     timeout_s: float = 300.0
