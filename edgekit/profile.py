@@ -178,10 +178,13 @@ class Packaging(_Table):
     Attributes:
         ort_format: Also write `model.ort` and the list of operators that it needs.
         ort_platform: Platform that the ORT-format file is optimized for.
+        htp_archs: Generations of Qualcomm's Hexagon processor that `model.htp-v<number>.onnx` is compiled
+            for; not where the kit `qnn` is not installed, and then the package says so.
     """
 
     ort_format: bool = False
     ort_platform: Literal["arm", "amd64"] | None = None
+    htp_archs: tuple[Literal["68", "69", "73", "75", "79"], ...] = ()
 
 
 Ship = Literal["static", "dynamic", "float", "best"]

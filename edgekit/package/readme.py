@@ -140,6 +140,7 @@ def readme(manifest: Mapping[str, Any], profile: TargetProfile, checks: tuple[Ch
         " step that made them. `edgekit validate .` runs the checks again; `recipe.toml` makes it anew.",
         "",
         *ort_note,
+        *_htp_notes(manifest["history"]),
     ]
     return "\n".join(lines)
 
@@ -157,6 +158,17 @@ def _form(history: Sequence[Mapping[str, Any]], rules: Quantization) -> str:
     if rules.scope == "whole-graph":
         return f"the whole graph quantized ({types})"
     return f"static int8 ({types}{some})"
+
+
+def _htp_notes(history: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what became of compiling for Hexagon processors, a paragraph each."""
+    notes = []
+    for record in history:
+        if record["stage"] == "package" and record["step"].startswith("htp-"):
+            file = f"model.{record['step']}.onnx"
+            why = "".join(f" ({skip['why']})" for skip in record["skipped"])
+            notes += [f"`{file}`: {record['did']}{why}.", ""]
+    return notes
 
 
 def _row(check: Check) -> str:

@@ -12,6 +12,7 @@ from edgekit import __version__
 from edgekit.errors import GateError
 from edgekit.golden import Golden
 from edgekit.model import OnnxModel
+from edgekit.package.htp_context import write_htp_context
 from edgekit.package.manifest import NAME, SCHEMA_VERSION, Package, file_digests
 from edgekit.package.ort_format import check_ort_format, write_ort_format
 from edgekit.package.readme import readme
@@ -86,6 +87,8 @@ def write_package(
         budgets = {check.name: check.budget for check in verdict.checks if check.budget is not None}
         records.append(write_ort_format(folder / "model.onnx", folder, platform=platform))
         records.append(check_ort_format(folder, Golden.load(golden), budgets))
+    archs = profile.packaging.htp_archs
+    records.extend(write_htp_context(folder / "model.onnx", folder, arch) for arch in archs)
     records.append(clock.record("package", "folder", f"wrote the package for {profile.name}"))
     manifest = {
         "schema_version": SCHEMA_VERSION,

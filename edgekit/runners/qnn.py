@@ -18,9 +18,14 @@ from edgekit.errors import RunnerMissingError
 from edgekit.record import Level
 from edgekit.runners.base import Job, Result
 from edgekit.runners.kit import Kit, Part, State, kit_state, open_kit
+from edgekit.runners.process import run_child
 from edgekit.runners.python_child import run_in_python
 
 _EDGEKIT = str(Path(__file__).parents[2])
+
+_ENV = {"PYTHONPATH": os.pathsep.join([_EDGEKIT, os.environ.get("PYTHONPATH", "")])}
+_COMPILE_TIMEOUT_S = 600
+"""all-MiniLM-L6-v2 takes 4 seconds."""
 
 _LIBRARIES = (
     "libonnxruntime_providers_qnn.so",
@@ -94,10 +99,32 @@ class QnnHtp:
             self.name,
             Path(sys.executable),
             dataclasses.replace(job, measure=None),
-            env={"PYTHONPATH": os.pathsep.join([_EDGEKIT, os.environ.get("PYTHONPATH", "")])},
+            env=_ENV,
             program=("-m", "edgekit.runners.qnn_child", str(folder / "onnxruntime_qnn"), self.arch),
         )
         return dataclasses.replace(result, cpu=f"Hexagon v{self.arch}, simulated", cpu_features=())
+
+
+def compile_for(htp: QnnHtp, model: Path, compiled: Path) -> None:
+    """Compile a graph for a processor into one file, without running it.
+
+    Args:
+        htp: The generation; its kit has to be installed.
+        model: The graph, whole in Q/DQ and of static shapes.
+        compiled: The new file.
+
+    Raises:
+        RunnerFailedError: It does not compile, or a node would be left to the CPU.
+    """
+    run_child(
+        htp.name,
+        [
+            *(sys.executable, "-m", "edgekit.runners.qnn_child"),
+            *(open_kit(KIT) / "onnxruntime_qnn", htp.arch, model, compiled),
+        ],
+        timeout_s=_COMPILE_TIMEOUT_S,
+        env={**os.environ, "ORT_DISABLE_TELEMETRY": "1", **_ENV},
+    )
 
 
 HTPS: tuple[QnnHtp, ...] = (

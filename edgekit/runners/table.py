@@ -102,7 +102,7 @@ def suits(runner: Runner, profile: TargetProfile) -> bool:
     Not meant to: a release older than the target's floor, a processor that takes only graphs made for it.
     """
     if runner.level == "simulated":
-        return False
+        return profile.quantization.scope == "whole-graph"
     release = runner.name.removeprefix("ort-")
     if release == runner.name:
         return True

@@ -1,8 +1,10 @@
 """Models of two kinds through the profile for Qualcomm's processor, and on it in simulation."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from edgekit import Recipe, export
@@ -10,6 +12,7 @@ from edgekit import graph as g
 from edgekit.golden import Golden
 from edgekit.optimize.finite_masks import MASKED
 from edgekit.package import Package
+from edgekit.package.htp_context import write_htp_context
 from edgekit.quantize.whole import left_in_float
 from edgekit.recipe import DataOptions, LatencyOptions
 from edgekit.runners import Job, Runner
@@ -85,3 +88,21 @@ def test_the_simulated_processor_gives_the_answers_of_the_cpu_with_nothing_left_
     for here, there in zip(found.outputs, expected.outputs, strict=True):
         a, b = here[name].ravel(), there[name].ravel()
         assert a @ b / (np.linalg.norm(a) * np.linalg.norm(b)) > 0.999
+
+
+def test_a_package_that_was_not_compiled_says_so(package: Package) -> None:
+    record = next(r for r in package.manifest["history"] if r["step"] == "htp-v75")
+    assert record["did"].startswith("not compiled for Hexagon v75")
+    assert "runners install" in record["skipped"][0]["why"]
+    assert "not compiled for Hexagon v75" in (package.path / "README.md").read_text(encoding="utf-8")
+    assert not (package.path / "model.htp-v75.onnx").exists()
+
+
+def test_a_graph_is_compiled_into_one_file_where_the_kit_is_there(
+    package: Package, ready: Callable[[Runner], Runner], tmp_path: Path
+) -> None:
+    ready(V75)
+    record = write_htp_context(package.path / "model.onnx", tmp_path, "75")
+    assert not record.skipped
+    ops = [node.op_type for node in onnx.load(tmp_path / "model.htp-v75.onnx").graph.node]
+    assert ops == ["EPContext"]
