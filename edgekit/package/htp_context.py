@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edgekit import graph as g
 from edgekit.record import Clock, Skip, StepRecord
 from edgekit.runners.qnn import HTPS, compile_for
 
@@ -27,6 +28,7 @@ def write_htp_context(model: Path, folder: Path, arch: str) -> StepRecord:
         skip = Skip(compiled.name, f"{state.missing}; {state.hint}" if state.hint else str(state.missing))
         return clock.record("package", f"htp-v{arch}", f"not compiled for {htp.title}", skipped=(skip,))
     compile_for(htp, model, compiled)
+    _put_in_order(compiled)
     return clock.record(
         "package",
         f"htp-v{arch}",
@@ -34,3 +36,12 @@ def write_htp_context(model: Path, folder: Path, arch: str) -> StepRecord:
         bytes_before=model.stat().st_size,
         bytes_after=compiled.stat().st_size,
     )
+
+
+def _put_in_order(compiled: Path) -> None:
+    """Write the file's operator sets in the order of their names; the runtime's order is new in each run."""
+    loaded = g.load(compiled)
+    sets = sorted(loaded.opset_imports.items())
+    loaded.opset_imports.clear()
+    loaded.opset_imports.update(sets)
+    g.save(loaded, compiled)

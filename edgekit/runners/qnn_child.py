@@ -35,18 +35,18 @@ def opener(kit: Path, htp_arch: str) -> Opener:
     ort.register_execution_provider_library(PROVIDER, str(kit / "libonnxruntime_providers_qnn.so"))
     devices = [device for device in ort.get_ep_devices() if device.ep_name == PROVIDER]
 
-    def opened(model: Path, options: Any, **entries: str) -> Any:
+    def opened(model: Path | bytes, options: Any, **entries: str) -> Any:
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         for key, value in entries.items():
             options.add_session_config_entry(f"ep.{key}", value)
         backend = {"backend_path": str(kit / "libQnnHtp.so"), "htp_arch": htp_arch}
         options.add_provider_for_devices(devices, backend)
-        return ort.InferenceSession(str(model), options)
+        return ort.InferenceSession(model if isinstance(model, bytes) else str(model), options)
 
     return opened
 
 
-def compile_model(opened: Opener, model: Path, options: Any, compiled: Path) -> None:
+def compile_model(opened: Opener, model: Path | bytes, options: Any, compiled: Path) -> None:
     """Compile a model into one file: an EPContext node that holds the processor's own program."""
     opened(model, options, context_enable="1", context_file_path=str(compiled), context_embed_mode="1")
 
@@ -78,10 +78,13 @@ def main(kit: Path, htp_arch: str, folder: Path) -> None:
 
 
 def ahead_of_time(kit: Path, htp_arch: str, model: Path, compiled: Path) -> None:
-    """Compile a model for a processor into a file and run nothing."""
+    """Compile a model for a processor into a file and run nothing.
+
+    The model is handed over as bytes: of a file, its path would go into the result.
+    """
     import onnxruntime as ort
 
-    compile_model(opener(kit, htp_arch), model, ort.SessionOptions(), compiled)
+    compile_model(opener(kit, htp_arch), model.read_bytes(), ort.SessionOptions(), compiled)
 
 
 if __name__ == "__main__":
