@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgekit import graph as g
 from edgekit.record import Clock, Skip, StepRecord
 from edgekit.runners.qnn import HTPS, compile_for
+from edgekit.store import writing
 
 
 def write_htp_context(model: Path, folder: Path, arch: str) -> StepRecord:
@@ -40,8 +40,9 @@ def write_htp_context(model: Path, folder: Path, arch: str) -> StepRecord:
 
 def _put_in_order(compiled: Path) -> None:
     """Write the file's operator sets in the order of their names; the runtime's order is new in each run."""
-    loaded = g.load(compiled)
-    sets = sorted(loaded.opset_imports.items())
-    loaded.opset_imports.clear()
-    loaded.opset_imports.update(sets)
-    g.save(loaded, compiled)
+    import onnx
+
+    proto = onnx.load(compiled)
+    proto.opset_import.sort(key=lambda entry: entry.domain)
+    with writing(compiled) as aside:
+        aside.write_bytes(proto.SerializeToString(deterministic=True))
