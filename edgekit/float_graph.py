@@ -129,7 +129,7 @@ def make_float_graph(job: Job, key: FloatKey, *, calibrated: bool) -> FloatGraph
     samples, run = job.data.calibration, job.calibration_run
     said = f"reading {run.statistics}" if run.statistics else f"running {len(samples)} samples"
     job.progress("calibrate", said, None)
-    singles = SingleBatches(source.preprocessor, samples)
+    singles = SingleBatches(source.preprocessor, samples, longest=whole)
     calibration = run_calibration(optimized, singles, run, folder, every_tensor=whole)
     audit = audit_calibration(calibration, job.recipe.calibration.samples)
     tried_on = golden_batches(source.preprocessor, samples[:TUNING_SAMPLES], batch=batch)

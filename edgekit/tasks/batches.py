@@ -18,18 +18,36 @@ _FEWEST_LENGTHS = 3
 
 @dataclass(frozen=True)
 class SingleBatches:
-    """Every sample as a batch of its own, so that no padding is seen; can be read any number of times."""
+    """Every sample as a batch of its own, so that no padding is seen; can be read any number of times.
+
+    Attributes:
+        preprocessor: The model's.
+        samples: In order.
+        longest: Add the first text once more, repeated to the length of a static shape: what counts tokens
+            then has its whole range, whatever the texts.
+    """
 
     preprocessor: Preprocessor
     samples: Sequence[Sample]
+    longest: bool = False
 
     def __iter__(self) -> Iterator[Inputs]:
         """Make the batches one after the other."""
-        return (self.preprocessor.batch([sample]) for sample in self.samples)
+        for sample in self.samples:
+            yield self.preprocessor.batch([sample])
+        if self._adds_longest():
+            yield self.preprocessor.batch(self.samples[:1], length=_static_length(self.preprocessor))
 
     def __len__(self) -> int:
-        """Return the number of samples."""
-        return len(self.samples)
+        """Return the number of batches."""
+        return len(self.samples) + self._adds_longest()
+
+    def _adds_longest(self) -> bool:
+        return self.longest and bool(self.samples) and _static_length(self.preprocessor) is not None
+
+
+def _static_length(preprocessor: Preprocessor) -> int | None:
+    return preprocessor.static_length if isinstance(preprocessor, TextPreprocessor) else None
 
 
 def golden_batches(

@@ -10,7 +10,7 @@ from edgekit.errors import ExportError
 from edgekit.model import ModelRef
 from edgekit.profile import StaticShape
 from edgekit.source import load
-from edgekit.tasks.batches import golden_batches
+from edgekit.tasks.batches import SingleBatches, golden_batches
 from edgekit.to_onnx import export_model
 from edgekit.to_onnx.static_shape import with_static_shape
 
@@ -33,6 +33,16 @@ def test_texts_are_padded_and_the_graph_takes_that_shape_alone(tiny_st_dir, tmp_
     assert told["padding"]["to"] == 24
     assert told["truncation"]["max_length"] == 24
     assert told["inputs"]["input_ids"]["shape"] == [1, 24]
+
+
+def test_calibration_also_sees_a_text_of_the_full_length(tiny_st_dir, tmp_path) -> None:
+    model = load(ModelRef(str(tiny_st_dir)), None, scratch=tmp_path)
+    static = with_static_shape(model, StaticShape(sequence=24), TEXTS[0]).preprocessor
+    batches = SingleBatches(static, TEXTS, longest=True)
+    counts = [int(batch["attention_mask"].sum()) for batch in batches]
+    assert len(batches) == len(counts) == 3
+    assert max(counts[:2]) < counts[2] == 24
+    assert len(list(SingleBatches(model.preprocessor, TEXTS, longest=True))) == 2, "no static shape"
 
 
 def test_longer_texts_are_cut_and_a_short_model_gets_what_it_takes(tiny_st_dir, tmp_path) -> None:
