@@ -1,7 +1,7 @@
 """Write the generated docs, or with `--check` fail when one is out of date.
 
 `docs/targets.md` comes from the profiles, `docs/cli.md` from the commands' help, `docs/architectures.md`,
-`docs/benchmarks.md` and the table of figures in `README.md` from `benchmarks/results/`.
+`docs/benchmarks.md`, and the tables in `README.md` and `docs/runners.md` from `benchmarks/results/`.
 
 Run from the checkout: python -m tools.make_docs [--check]
 """
@@ -20,6 +20,7 @@ import click
 
 from benchmarks.architectures_page import page as architectures_page
 from benchmarks.machine_pages import memory_section, rewrites_section
+from benchmarks.matrix import kits_table, matrix_sections, runners_table
 from benchmarks.page import page as benchmarks_page
 from edgekit.cli import cli
 from edgekit.cli.targets import readable_value, short_types
@@ -30,6 +31,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "minilm_cpu.json"
 ARCHITECTURES = ROOT / "benchmarks" / "results" / "architectures.json"
 MEMORY = ROOT / "benchmarks" / "results" / "memory.json"
+MATRIX = ROOT / "benchmarks" / "results" / "matrix.json"
 REWRITES = ROOT / "benchmarks" / "results" / "rewrites.json"
 COMPETITORS = ROOT / "benchmarks" / "results" / "competitors.json"
 
@@ -50,6 +52,7 @@ Exit codes: 0 good, 1 a gate failed, 2 usage or bad input, 3 environment, 130 in
 edgekit.
 """
 
+_RUNNERS = re.compile(r"(<!-- runners: .*? -->\n).*?(<!-- end of runners -->)", re.DOTALL)
 _FIGURES = re.compile(r"(<!-- figures: .*? -->\n).*?(<!-- end of figures -->)", re.DOTALL)
 
 
@@ -132,6 +135,22 @@ def with_figures(readme: str, results: Mapping[str, Any]) -> str:
     return filled
 
 
+def with_runners(page: str, results: Mapping[str, Any]) -> str:
+    """Return the page about runners with its tables written anew: runners, kits, measured packages."""
+    parts = [
+        _table(("runner", "level", "what it is", "kit"), runners_table()),
+        _table(("kit", "what is in it", "to fetch"), kits_table()),
+        f"Measured on {results['machine']['cpu']}, {results['machine']['cores']} cores, by"
+        " `python -m benchmarks.matrix PACKAGE...`:\n",
+    ]
+    head = ("runner", "level", "state", "quality", "against this CPU", "missed", "speed or instructions")
+    for title, rows in matrix_sections(dict(results)):
+        parts.append(f"### {title}\n\n{_table((*head, 'memory', 'ONNX Runtime', 'took'), rows)}")
+    filled, count = _RUNNERS.subn(lambda found: f"{found[1]}\n{chr(10).join(parts)}\n{found[2]}", page)
+    assert count == 1, "docs/runners.md has one block of runners"
+    return filled
+
+
 def _figures(target: Mapping[str, Any], shapes: list[str]) -> tuple[str, ...]:
     timed = {point["shape"]: point for point in target["latency"]}
     measured = target["checks"]
@@ -151,11 +170,12 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     return "".join(f"| {' | '.join(cells)} |\n" for cells in escaped)
 
 
-def pages(readme: str) -> dict[str, str]:
+def pages(readme: str, runners: str) -> dict[str, str]:
     """Return every generated page: path from the checkout's root -> text.
 
     Args:
         readme: The README as it is; all but its table of figures is kept.
+        runners: The page about runners as it is; all but its tables is kept.
     """
     return {
         "docs/targets.md": targets_page([load_profile(name) for name in available()]),
@@ -164,6 +184,7 @@ def pages(readme: str) -> dict[str, str]:
         "docs/benchmarks.md": benchmarks_page(json.loads(COMPETITORS.read_text(encoding="utf-8")))
         + rewrites_section(json.loads(REWRITES.read_text(encoding="utf-8")))
         + memory_section(json.loads(MEMORY.read_text(encoding="utf-8"))),
+        "docs/runners.md": with_runners(runners, json.loads(MATRIX.read_text(encoding="utf-8"))),
         "README.md": with_figures(readme, json.loads(RESULTS.read_text(encoding="utf-8"))),
     }
 
@@ -173,9 +194,9 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when a page is stale")
     options = parser.parse_args(arguments)
-    readme = root / "README.md"
+    kept = [(root / name).read_text(encoding="utf-8") for name in ("README.md", "docs/runners.md")]
     stale = 0
-    for name, text in pages(readme.read_text(encoding="utf-8")).items():
+    for name, text in pages(*kept).items():
         path = root / name
         if path.is_file() and path.read_text(encoding="utf-8") == text:
             continue

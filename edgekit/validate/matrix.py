@@ -48,8 +48,8 @@ class MatrixOptions:
 
     Attributes:
         samples: Of the golden's samples, how many are run at most.
-        emulated_samples: How many where a core is emulated or simulated: one takes as long there as a hundred
-            on this CPU. A golden's first samples are its shortest.
+        emulated_samples: How many of those where a core is emulated or simulated, the smallest inputs first:
+            one takes as long there as a hundred on this CPU.
         runs: Timed runs of each model at each point; 0 times and counts nothing.
         seconds_per_point: Where a point takes longer than this, it ends after the tenth run.
         timeout_s: Seconds after which a runner counts as hung.
@@ -95,18 +95,20 @@ def run_matrix(
     """
     budgets = {**profile.policy.gates, **options.gates}
 
-    def judge(samples: int, points: int) -> _Judge:
-        some = _first_samples(golden, samples)
+    def judge(some: Golden, points: int) -> _Judge:
         job = make_job(model, some, profile, options, points=points, float_path=float_path)
         return _Judge(some, profile, budgets, job)
 
-    fast, slow = judge(options.samples, _POINTS), judge(options.emulated_samples, _EMULATED_POINTS)
+    golden = replace(golden, batches=_together(golden.batches, options.samples))
+    smallest = sorted(golden.batches, key=lambda batch: sum(v.size for v in batch.inputs.values()))
+    light = replace(golden, batches=_together(smallest, options.emulated_samples))
+    fast, slow = judge(golden, _POINTS), judge(light, _EMULATED_POINTS)
 
     def run(runner: Runner) -> Execution:
         progress("validate", f"on {runner.name}", None)
         clock = Clock()
         with_clock = runner.level not in _NO_CLOCK
-        row = fast.row(runner) if with_clock else replace(slow, native=fast.native).row(runner)
+        row = fast.row(runner) if with_clock else replace(slow, native=fast.native_of(light)).row(runner)
         return replace(row, seconds=clock.seconds)
 
     # One after the other where a clock runs; what has no clock that counts shares the cores.
@@ -174,6 +176,14 @@ class _Judge:
     budgets: Mapping[str, float]
     job: Job
     native: Result | None = None
+
+    def native_of(self, some: Golden) -> Result | None:
+        """Return the native run, of some of the batches."""
+        if self.native is None:
+            return None
+        places = {id(batch): place for place, batch in enumerate(self.golden.batches)}
+        outputs = tuple(self.native.outputs[places[id(batch)]] for batch in some.batches)
+        return replace(self.native, outputs=outputs)
 
     def row(self, runner: Runner) -> Execution:
         """Run the job on a runner; whatever goes wrong there is the row's outcome."""
@@ -244,16 +254,16 @@ def difference(outputs: Sequence[Arrays], native: Sequence[Arrays]) -> tuple[flo
     return (float(np.mean(same)) if same else 1.0), largest
 
 
-def _first_samples(golden: Golden, samples: int) -> Golden:
-    """Return the first batches of a golden that together have about so many samples, at least one batch."""
+def _together(batches: Sequence[GoldenBatch], samples: int) -> tuple[GoldenBatch, ...]:
+    """Return the first batches that together have at most so many samples, at least one batch."""
     kept: list[GoldenBatch] = []
     count = 0
-    for batch in golden.batches:
+    for batch in batches:
         if kept and count + batch.size > samples:
             break
         kept.append(batch)
         count += batch.size
-    return replace(golden, batches=tuple(kept))
+    return tuple(kept)
 
 
 def _finite(outputs: Sequence[Arrays]) -> Check:

@@ -44,9 +44,7 @@ def test_installing_what_does_not_exist_is_refused(refused: Callable[..., str]) 
 
 
 @pytest.mark.usefixtures("masked")
-def test_a_package_whose_sums_are_cut_on_a_runner_is_never_written(
-    run: Any, place: Path, model: str
-) -> None:
+def test_a_package_whose_sums_are_cut_on_a_runner_is_never_written(run: Any, place: Path, model: str) -> None:
     """Weights of the full range are right with VNNI, and saturate on AVX2, which no score would show."""
     ran = run("export", model, "-t", "cpu-x86", *EXPORT, "--on", "x86-avx2")
     assert ran.code == 1

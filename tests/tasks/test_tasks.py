@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from edgekit.errors import RecipeError
 from edgekit.golden import Golden, GoldenBatch
-from edgekit.record import Check
 from edgekit.recipe import recipe_from_table
+from edgekit.record import Check
 from edgekit.tasks import TASKS, request_gates, task_named
 from edgekit.tasks.base import Comparison
 from edgekit.tasks.measures import PERFECT_DB

@@ -38,8 +38,10 @@ README = "# title\n\n<!-- figures: from here -->\nold\n<!-- end of figures -->\n
 
 @pytest.fixture
 def root(tmp_path):
-    """A checkout's root with the README alone."""
+    """A checkout's root with nothing but the two pages that are not generated whole."""
     shutil.copy(make_docs.ROOT / "README.md", tmp_path)
+    (tmp_path / "docs").mkdir()
+    shutil.copy(make_docs.ROOT / "docs" / "runners.md", tmp_path / "docs")
     return tmp_path
 
 
