@@ -34,7 +34,7 @@ class MatrixRow:
         level: What a run there proves.
         state: `pass`, `fail`, or `not measured` where the runner is missing.
         outcome: `ran`, or what happened instead, with the reason.
-        quality: The task's headline measures, with the names of their checks.
+        quality: The task's headline measures, with short names.
         repeatable: Whether repeated runs gave the same bytes.
         native: How far it is from the run on this CPU.
         speed: Speed-ups or medians by shape; counted instructions where a clock means nothing.
@@ -89,7 +89,10 @@ def _row(entry: Mapping[str, Any]) -> MatrixRow:
         level=str(entry["level"]),
         state="not measured" if entry["outcome"] == "missing" else "pass" if entry["passed"] else "fail",
         outcome=f"{entry['outcome']}: {entry['why']}" if entry["why"] else str(entry["outcome"]),
-        quality=tuple((names[finding.label], finding) for finding in wording.quality(alike)),
+        quality=tuple(
+            (wording.SHORT.get(names[finding.label], names[finding.label]), finding)
+            for finding in wording.quality(alike)
+        ),
         repeatable="–" if repeat is None else "yes" if repeat["state"] == "pass" else "no",
         native=_native(entry),
         speed=_speed(entry),

@@ -20,16 +20,6 @@ if TYPE_CHECKING:
 
 _STYLE = {"pass": "green", "faster": "green", "fail": "bold red", "slower": "red", "cannot tell": "yellow"}
 
-_SHORT = {
-    "cosine_mean": "cosine mean",
-    "cosine_p05": "cosine p05",
-    "top1_agreement": "top-1 agreement",
-    "accuracy_drop": "accuracy drop",
-    "sqnr_db": "SQNR",
-    "max_relative_error": "relative error",
-}
-"""Names of the headline checks that fit a narrow column."""
-
 
 def summary_table(reports: Sequence[TargetReport | Document]) -> Table:
     """Return one row per target: size, quality, speed-up with its interval, and whether the gates passed.
@@ -93,7 +83,7 @@ def matrix_table(verdict: Verdict) -> Table:
     for heading in ("Level", "State", "Quality", "Against this CPU", "Speed or instructions", "Runtime"):
         table.add_column(heading, overflow="fold")
     for row in matrix_rows(document):
-        quality = _plain("\n".join(f"{_SHORT.get(name, name)} {f.text}" for name, f in row.quality) or "–")
+        quality = _plain("\n".join(f"{name} {f.text}" for name, f in row.quality) or "–")
         state = _styled(row.state)
         if row.outcome != "ran":
             state.append(f"\n{row.outcome}", style="dim")
@@ -178,7 +168,8 @@ def _size(document: Document) -> Text:
 
 def _quality(document: Document) -> Text:
     shorts = {
-        check.get("title"): _SHORT.get(check.get("name", "")) for check in document["verdict"]["checks"]
+        check.get("title"): wording.SHORT.get(check.get("name", ""))
+        for check in document["verdict"]["checks"]
     }
     findings = wording.quality(document)
     text = _plain("" if findings else "–")

@@ -20,6 +20,16 @@ HEADLINE_CHECKS: tuple[tuple[str, ...], ...] = (
 )
 """The checks that sum up quality: of the first group that has any, those that are there."""
 
+SHORT: dict[str, str] = {
+    "cosine_mean": "cosine mean",
+    "cosine_p05": "cosine p05",
+    "top1_agreement": "top-1 agreement",
+    "accuracy_drop": "accuracy drop",
+    "sqnr_db": "SQNR",
+    "max_relative_error": "relative error",
+}
+"""Names of the headline checks that fit a narrow column."""
+
 EXPLANATIONS: dict[str, str] = {
     "cosine_mean": "Angle between the vectors of the float and the shipped model, as its cosine, on average: "
     "1 = same direction, 0 = unrelated.",
