@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from benchmarks import tiny
 
@@ -20,6 +21,10 @@ os.environ.setdefault("EDGEKIT_TEST_KITS", os.environ.get("EDGEKIT_CACHE", ""))
 os.environ["EDGEKIT_CACHE"] = "/nonexistent/edgekit-cache"
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"  # torch, beside as many other processes as there are cores
+
+# How long a test takes is the machine's business: no property fails for it.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 WORDS = """
 the a of and to in is it that was for on are as with his they be at one have this from or had by but what
