@@ -26,7 +26,6 @@ from edgekit import graph as g
 from edgekit.errors import EdgekitError
 from edgekit.golden import Golden
 from edgekit.machine import versions
-from edgekit.mixed import quantize_within, record_tuning_golden
 from edgekit.model import ModelRef, OnnxModel
 from edgekit.optimize import optimize
 from edgekit.optimize.probe_shapes import probe_shapes
@@ -108,7 +107,6 @@ class Prepared:
     model: OnnxModel
     golden: Path
     calibration: Calibration
-    tuning: Golden
 
 
 def rewrites_of(history: Sequence[StepRecord]) -> dict[str, int]:
@@ -142,19 +140,14 @@ def prepare(architecture: Architecture, folder: Path) -> Prepared:
     floats = optimize(exported, folder / "rewritten.onnx", profile.optimize.rewrites)
     floats = floats.with_step(check_float(floats, golden)[1])
     calibration = calibrate(floats, SingleBatches(model.preprocessor, found[:CALIBRATION]))
-    tried_on = golden_batches(model.preprocessor, found[:CALIBRATION])
-    tuning = record_tuning_golden(floats, model.task, tried_on)
-    return Prepared(exported, floats, folder / "golden.npz", calibration, tuning)
+    return Prepared(exported, floats, folder / "golden.npz", calibration)
 
 
 def outcome(start: Prepared, target: str, folder: Path) -> Outcome:
     """Quantize a float graph for a target, run it on the golden, and look at what became of each product."""
     profile, golden = load_profile(target), Golden.load(start.golden)
     path = folder / f"{target}.onnx"
-    static, mixed = quantize_within(
-        start.model, start.calibration, profile, QuantizeOptions(), path, tuning=start.tuning, gates={}
-    )
-    model = mixed or static
+    model = quantize(start.model, start.calibration, profile, QuantizeOptions(), path)
     options = _INT8_ON_X86 if profile.quantization.activation_type == "int8" else {}
     session = open_session(model.only.path, session_options=options)
     outputs = run_golden(session, golden, model.only.path)
