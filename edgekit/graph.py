@@ -42,6 +42,7 @@ def save(model: ir.Model, path: Path) -> None:
     if size > _MAX_INLINE_BYTES:
         ir.save(model, path, external_data=f"{path.name}.data")
         return
+    ir.external_data.load_to_model(model)  # what is left of a larger file's weights comes inside
     proto = ir.serde.serialize_model(model)
     # Types of constants are told a second time, 80 bytes each; they stand in the constants.
     typed = [info for info in proto.graph.value_info if info.name not in model.graph.initializers]
