@@ -74,7 +74,8 @@ def watched(command: list[str]) -> tuple[int, str, Watch]:
         for line in process.stderr or ():
             lines.append(line)
             if line.startswith("["):
-                stage = line.partition("] ")[2].strip()
+                told = line.partition("] ")[2].strip()
+                stage = " ".join(word for word in told.split() if not word.startswith("/"))
 
     reader = threading.Thread(target=read)
     reader.start()

@@ -259,6 +259,7 @@ def _json(result: ExportResult) -> str:
 
 def _print_result(result: ExportResult, verbose: bool) -> None:
     from edgekit.cli.tables import stdout_console
+    from edgekit.report.matrix import matrix_sentence
     from edgekit.report.terminal import forms_table, summary_table
 
     console = stdout_console()
@@ -269,8 +270,9 @@ def _print_result(result: ExportResult, verbose: bool) -> None:
             console.print(f"\nForms for {document['verdict']['target']}", style="bold", markup=False)
             console.print(forms_table(document))
             console.print()
-    for report in result.reports:
-        for note in report.verdict.notes:
+    for report, document in zip(result.reports, documents, strict=True):
+        proved = f"Level: {report.verdict.level}. {matrix_sentence(document)}".strip()
+        for note in (*report.verdict.notes, proved):
             console.print(f"{report.profile.name}: {note}", markup=False, soft_wrap=True)
     if verbose:
         for report in result.reports:

@@ -68,15 +68,19 @@ def matrix_sentence(document: Document) -> str:
     rows = matrix_rows(document)
     if not rows:
         return ""
-    if all(row.state == "not measured" for row in rows):
-        told = "; ".join(f"{row.runner} ({row.outcome.removeprefix('missing: ')})" for row in rows)
-        return f"It was not run on the runners that stand for this target: {told}."
     ran = [row for row in rows if row.state != "not measured"]
     wrong = [row.runner for row in ran if row.state == "fail"]
     missing = [row.runner for row in rows if row.state == "not measured"]
-    told = f"It was run on {len(ran)} runner{'s' if len(ran) != 1 else ''}"
-    told += f" and is wrong on {', '.join(wrong)}" if wrong else " and is right on every one" if ran else ""
-    return f"{told}; not installed here: {', '.join(missing)}." if missing else f"{told}."
+    told = []
+    if ran:
+        right = f"is wrong on {', '.join(wrong)}" if wrong else "is right on every one"
+        told.append(f"It was run on {len(ran)} runner{'s' if len(ran) != 1 else ''} and {right}.")
+    if missing:
+        told.append(
+            f"It was not run on {', '.join(missing)}, which stand for this target and are not ready here:"
+            " `edgekit runners` says how to get them."
+        )
+    return " ".join(told)
 
 
 def _row(entry: Mapping[str, Any]) -> MatrixRow:
