@@ -169,6 +169,10 @@ def int32_bias(
     node.replace_input_with(2, dequantized_weight(graph, node, codes, scale, 0, name))
 
 
+_ROWS_AT_ONCE = 1 << 16
+"""Of a table: its float copies on the way would otherwise take several times its size."""
+
+
 def embedding_per_row(graph: ir.Graph, node: ir.Node) -> int:
     """Store the table of a Gather as int8 with one scale per row, and return the bytes saved.
 
@@ -178,8 +182,11 @@ def embedding_per_row(graph: ir.Graph, node: ir.Node) -> int:
     table_value, ids = node.inputs[0], node.inputs[1]
     table = g.constant(table_value)
     assert table is not None and table_value is not None
-    codes, scale = quantize_product_weight(table.T, per_channel=True, saturation_safe=False)
-    codes = codes.T
+    codes, scale = np.empty(table.shape, np.int8), np.empty(len(table), np.float32)
+    for start in range(0, len(table), _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        found = quantize_product_weight(table[part].T, per_channel=True, saturation_safe=False)
+        codes[part], scale[part] = found[0].T, found[1]
     name = table_value.name or "table"
     rows = ir.node("Gather", [g.add_constant(graph, f"{name}_quantized", codes), ids], name=f"{name}_rows")
     cast = ir.node("Cast", [rows.outputs[0]], {"to": ir.DataType.FLOAT}, name=f"{name}_cast")
