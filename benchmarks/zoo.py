@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from benchmarks.tiny import ENCODER
 from edgekit.data import Sample
 
 if TYPE_CHECKING:
@@ -53,17 +54,8 @@ class Architecture:
     timed: int = 224
 
 
-_ENCODER = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 64,
-    "max_position_embeddings": 64,
-    # Trained models spread their outputs; with the default of 0.02 every input would look the same.
-    "initializer_range": 0.3,
-}
-_OFFSET_POSITIONS = {**_ENCODER, "pad_token_id": 0, "max_position_embeddings": 72}
-_VIT = {key: value for key, value in _ENCODER.items() if key != "max_position_embeddings"}
+_OFFSET_POSITIONS = {**ENCODER, "pad_token_id": 0, "max_position_embeddings": 72}
+_VIT = {key: value for key, value in ENCODER.items() if key != "max_position_embeddings"}
 _PATCHES = {**_VIT, "image_size": 32, "patch_size": 8}
 LONG = 128
 _WIDE_VIT = {"hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072}
@@ -80,7 +72,7 @@ ARCHITECTURES = (
     Architecture(
         "BERT",
         "BertModel",
-        _ENCODER,
+        ENCODER,
         wide=_WIDE,
     ),
     Architecture(
@@ -115,7 +107,7 @@ ARCHITECTURES = (
         "ModernBERT",
         "ModernBertModel",
         {
-            **_ENCODER,
+            **ENCODER,
             "num_hidden_layers": 3,
             "global_attn_every_n_layers": 3,
             "local_attention": 8,
@@ -132,7 +124,7 @@ ARCHITECTURES = (
         "DeBERTa-v3",
         "DebertaV2ForSequenceClassification",
         {
-            **_ENCODER,
+            **ENCODER,
             "relative_attention": True,
             "position_buckets": 16,
             "norm_rel_ebd": "layer_norm",
@@ -148,7 +140,7 @@ ARCHITECTURES = (
     Architecture(
         "ALBERT",
         "AlbertModel",
-        {**_ENCODER, "embedding_size": 16},
+        {**ENCODER, "embedding_size": 16},
         wide={**_WIDE, "embedding_size": 128},
     ),
     Architecture(
@@ -160,7 +152,7 @@ ARCHITECTURES = (
     Architecture(
         "ELECTRA",
         "ElectraForSequenceClassification",
-        {**_ENCODER, "embedding_size": 16},
+        {**ENCODER, "embedding_size": 16},
         task="text-classification",
         wide={
             "max_position_embeddings": LONG,

@@ -23,7 +23,6 @@ from edgekit.runners.python_child import run_in_python
 
 _EDGEKIT = str(Path(__file__).parents[2])
 
-_ENV = {"PYTHONPATH": os.pathsep.join([_EDGEKIT, os.environ.get("PYTHONPATH", "")])}
 _COMPILE_TIMEOUT_S = 600
 """all-MiniLM-L6-v2 takes 4 seconds."""
 
@@ -35,6 +34,11 @@ _LIBRARIES = (
     "libQnnIr.so",
 )
 """Of the wheel's libraries, what ahead-of-time compilation and the simulation of the HTP load."""
+
+
+def _environment() -> dict[str, str]:
+    """Return what a child needs to find this very edgekit, also from another working directory."""
+    return {"PYTHONPATH": os.pathsep.join([_EDGEKIT, os.environ.get("PYTHONPATH", "")])}
 
 
 def _build(downloads: Path, folder: Path) -> None:
@@ -99,7 +103,7 @@ class QnnHtp:
             self.name,
             Path(sys.executable),
             dataclasses.replace(job, measure=None),
-            env=_ENV,
+            env=_environment(),
             program=("-m", "edgekit.runners.qnn_child", str(folder / "onnxruntime_qnn"), self.arch),
         )
         return dataclasses.replace(result, cpu=f"Hexagon v{self.arch}, simulated", cpu_features=())
@@ -123,7 +127,7 @@ def compile_for(htp: QnnHtp, model: Path, compiled: Path) -> None:
             *(open_kit(KIT) / "onnxruntime_qnn", htp.arch, model, compiled),
         ],
         timeout_s=_COMPILE_TIMEOUT_S,
-        env={**os.environ, "ORT_DISABLE_TELEMETRY": "1", **_ENV},
+        env={**os.environ, "ORT_DISABLE_TELEMETRY": "1", **_environment()},
     )
 
 
