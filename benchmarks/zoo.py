@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from benchmarks.tiny import ENCODER
+from benchmarks.tiny import ENCODER, SPECIAL, image_processor, roughen, save_tokenizer
 from edgekit.data import Sample
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 SEED = 0
 MAX_LENGTH = 48
-_SPECIAL = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4}
 _LABELS = {0: "circle", 1: "square", 2: "star"}
 
 
@@ -312,17 +311,7 @@ def save(architecture: Architecture, folder: Path, texts: tuple[str, ...]) -> st
     config |= {"id2label": _LABELS, "label2id": {name: index for index, name in _LABELS.items()}}
     _seeded(lambda: model_class(model_class.config_class(**config))).save_pretrained(folder)
     if architecture.takes == "image":
-        size = architecture.image_size
-        processor = {
-            "do_resize": True,
-            "size": {"height": size, "width": size},
-            "do_rescale": True,
-            "rescale_factor": 1 / 255,
-            "do_normalize": True,
-            "image_mean": [0.5, 0.5, 0.5],
-            "image_std": [0.5, 0.5, 0.5],
-            **architecture.processor,
-        }
+        processor = image_processor(architecture.image_size, **architecture.processor)
         (folder / "preprocessor_config.json").write_text(json.dumps(processor), encoding="utf-8")
     return str(folder)
 
@@ -377,37 +366,15 @@ def _seeded(make: Callable[[], Any]) -> Any:
     import torch
 
     torch.manual_seed(SEED)
-    model = make().eval()
-    with torch.no_grad():
-        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-            if tensor.ndim == 1 and tensor.is_floating_point():
-                spread = 0.1 * torch.randn_like(tensor)
-                tensor += spread.abs() if "var" in name else spread
-    return model
+    return roughen(make().eval())
 
 
 def _save_tokenizer(folder: Path, texts: tuple[str, ...]) -> int:
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
     words = sorted({word for text in texts for word in re.findall(r"\w+|[^\w\s]", text.lower())})
-    vocabulary = dict(_SPECIAL) | {word: index for index, word in enumerate(words, len(_SPECIAL))}
+    vocabulary = SPECIAL | {word: index for index, word in enumerate(words, len(SPECIAL))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[(token, _SPECIAL[token]) for token in ("[CLS]", "[SEP]")],
-    )
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
-        model_max_length=MAX_LENGTH,
-        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
-    ).save_pretrained(folder)
-    return len(vocabulary)
+    return save_tokenizer(tokenizer, folder, max_length=MAX_LENGTH)
