@@ -6,7 +6,6 @@ alternatives, and whether int8 pays at all.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from edgekit.golden import Golden
 from edgekit.record import Check
 from edgekit.runtime import open_session
 from edgekit.tasks import task_named
-from edgekit.validate.latency import WARM_UP_RUNS, bootstrap_ratio, has_sequence, inputs_at_points
+from edgekit.validate.latency import bootstrap_ratio, has_sequence, inputs_at_points, time_in_turns
 from edgekit.validate.parity import run_golden
 
 FORMS: dict[str, str] = {
@@ -153,7 +152,12 @@ def measure_candidates(
     if timed and runs:
         sequence = any(has_sequence(session) for session in sessions.values())
         shapes = inputs_at_points(golden, points, sequence=sequence, max_length=max_length)
-        timings = Timings({shape: _time(sessions, inputs, runs) for shape, inputs in shapes.items()})
+        timings = Timings(
+            {
+                shape: time_in_turns(sessions, [inputs] * len(sessions), runs=runs, label=shape)
+                for shape, inputs in shapes.items()
+            }
+        )
     task, base = task_named(golden.task), next(iter(files))
     candidates = []
     for name, path in files.items():
@@ -163,19 +167,3 @@ def measure_candidates(
         speeds = timings.speeds(name, base)
         candidates.append(Candidate(name, path.stat().st_size, (*checks, *more), speeds))
     return tuple(candidates), timings
-
-
-def _time(sessions: Mapping[str, Any], inputs: Mapping[str, np.ndarray], runs: int) -> dict[str, np.ndarray]:
-    """Return each form's time of every turn; who comes first differs from turn to turn."""
-    names = list(sessions)
-    feeds = {n: {v.name: inputs[v.name] for v in sessions[n].get_inputs()} for n in names}
-    times: dict[str, list[float]] = {name: [] for name in names}
-    order = np.random.default_rng(0)
-    for turn in range(WARM_UP_RUNS + runs):
-        for index in order.permutation(len(names)):
-            name = names[index]
-            begin = time.perf_counter()
-            sessions[name].run(None, feeds[name])
-            if turn >= WARM_UP_RUNS:
-                times[name].append((time.perf_counter() - begin) * 1e3)
-    return {name: np.array(taken) for name, taken in times.items()}

@@ -1,7 +1,7 @@
-"""Float against quantized, interleaved in one process, with an interval for the ratio.
+"""Models against each other, interleaved in one process, with an interval for the ratio.
 
-Machines drift: frequency, neighbours, caches. Timing the two models in turns, run by run, lets the drift
-hit both, and the ratio of each pair is what the interval is made from.
+Machines drift: frequency, neighbours, caches. Timing the models in turns, run by run, lets the drift
+hit all of them, and the ratio of each turn is what the interval is made from.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ WARM_UP_RUNS = 8
 _BOOTSTRAPS = 2000
 _CONFIDENCE = 0.95
 # Also stop after this long at one point: a big model on a slow CPU gives fewer runs and a wider interval.
-_SECONDS_PER_POINT = 20.0
+_SECONDS_PER_MODEL = 10.0
 _FEWEST_RUNS = 10
 
 
@@ -68,7 +68,7 @@ def inputs_at_points(
         max_length: Longest sequence that the model takes; longer points are cut to it. None takes the
             longest that was recorded.
     """
-    limit = (max_length or _longest_recorded(golden)) if sequence else 0
+    limit = (max_length or longest_recorded(golden)) if sequence else 0
     shapes = dict.fromkeys((batch, min(length, limit)) for batch, length in points)
     return {
         f"{batch}x{length}" if sequence else f"{batch}": inputs_of_shape(golden, batch, length)
@@ -130,25 +130,53 @@ def _time_point(
     runs: int,
     threads: int,
 ) -> LatencyPoint:
-    sessions = (float_session, quantized_session)
-    feeds = [{v.name: inputs[v.name] for v in session.get_inputs()} for session in sessions]
-    try:
-        for _ in range(WARM_UP_RUNS):
-            for session, feed in zip(sessions, feeds, strict=True):
-                session.run(None, feed)
-    except Exception as error:  # the runtime raises a family of its own, all derived from Exception
-        raise ModelError(f"the model fails on inputs of shape {label}: {error}") from None
-    times: tuple[list[float], list[float]] = ([], [])
+    times = time_in_turns(
+        {"float": float_session, "quantized": quantized_session}, [inputs, inputs], runs=runs, label=label
+    )
+    return latency_point(label, times["float"], times["quantized"], threads)
+
+
+def time_in_turns(
+    sessions: Mapping[str, Any], inputs: Sequence[Mapping[str, np.ndarray]], *, runs: int, label: str
+) -> dict[str, np.ndarray]:
+    """Return the time of each turn of any number of models, [turns], milliseconds.
+
+    Whoever runs finds the caches full of the one before. So the order changes from turn to turn, and every
+    second turn goes through the order of the one before it backwards.
+
+    Args:
+        sessions: Name -> open session.
+        inputs: What each is fed, in their order; what a session does not ask for is left out.
+        runs: Timed turns; fewer where the models are slow.
+        label: Readable input shape, for messages.
+
+    Raises:
+        ModelError: The runtime fails at this shape.
+    """
+    names = list(sessions)
+    feeds = {
+        name: {v.name: given[v.name] for v in sessions[name].get_inputs()}
+        for name, given in zip(names, inputs, strict=True)
+    }
+    times: dict[str, list[float]] = {name: [] for name in names}
+    shuffle, order = np.random.default_rng(0), np.arange(len(names))
+    for name in names:
+        try:
+            for _ in range(WARM_UP_RUNS):
+                sessions[name].run(None, feeds[name])
+        except Exception as error:  # the runtime raises a family of its own, all derived from Exception
+            raise ModelError(f"the {name} model fails on inputs of shape {label}: {error}") from None
     started = time.perf_counter()
     for turn in range(runs):
-        # Whoever goes second finds the caches cold of its weights; take turns at it.
-        for which in (0, 1) if turn % 2 == 0 else (1, 0):
+        order = order[::-1] if turn % 2 else shuffle.permutation(len(names))
+        for index in order:
+            name = names[index]
             begin = time.perf_counter()
-            sessions[which].run(None, feeds[which])
-            times[which].append((time.perf_counter() - begin) * 1e3)
-        if turn + 1 >= _FEWEST_RUNS and time.perf_counter() - started > _SECONDS_PER_POINT:
+            sessions[name].run(None, feeds[name])
+            times[name].append((time.perf_counter() - begin) * 1e3)
+        if turn + 1 >= _FEWEST_RUNS and time.perf_counter() - started > _SECONDS_PER_MODEL * len(names):
             break
-    return latency_point(label, np.array(times[0]), np.array(times[1]), threads)
+    return {name: np.array(taken) for name, taken in times.items()}
 
 
 def latency_point(label: str, float_ms: np.ndarray, quantized_ms: np.ndarray, threads: int) -> LatencyPoint:
@@ -176,7 +204,8 @@ def latency_point(label: str, float_ms: np.ndarray, quantized_ms: np.ndarray, th
     )
 
 
-def _longest_recorded(golden: Golden) -> int:
+def longest_recorded(golden: Golden) -> int:
+    """Return the most tokens of any recorded input."""
     return max(v.shape[1] for batch in golden.batches for v in batch.inputs.values() if v.ndim > 1)
 
 

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgekit.errors import ModelError
 from edgekit.golden import Golden, GoldenBatch
-from edgekit.validate.latency import bootstrap_ratio, inputs_of_shape, measure_latency
+from edgekit.validate.latency import bootstrap_ratio, inputs_of_shape, measure_latency, time_in_turns
 
 
 class FakeInput:
@@ -91,3 +92,36 @@ def test_models_without_a_sequence_are_timed_once_per_batch_size():
     sessions = [FakeSession(0.0005, ("batch", 3, 4, 4)) for _ in range(2)]
     points = measure_latency(*sessions, golden, [(1, 16), (1, 128), (8, 64)], runs=10, threads=1)
     assert [point.shape for point in points] == ["1", "8"]
+
+
+def test_three_models_run_in_turns_and_none_always_comes_after_the_same_one():
+    order = []
+
+    class Named(FakeSession):
+        def __init__(self, name):
+            super().__init__(0.0)
+            self.name = name
+
+        def run(self, names, feed):
+            order.append(self.name)
+
+    ids = {"input_ids": np.ones((1, 4), np.int64), "unused": np.ones(1)}
+    found = time_in_turns({name: Named(name) for name in "abc"}, [ids] * 3, runs=24, label="1x4")
+    assert {name: len(taken) for name, taken in found.items()} == dict.fromkeys("abc", 24)
+    turns = np.array(order[-72:]).reshape(24, 3)
+    assert all(sorted(turn) == ["a", "b", "c"] for turn in turns.tolist())
+    # Of each pair of turns one goes forward and one backward, so each is before each other equally often.
+    for one, other in ("ab", "bc", "ac"):
+        before = [turn.index(one) < turn.index(other) for turn in turns.tolist()]
+        assert sum(before) == 12
+
+
+def test_a_model_that_fails_at_a_shape_is_named():
+    class Broken(FakeSession):
+        def run(self, names, feed):
+            raise RuntimeError("no such kernel")
+
+    sessions = {"good": FakeSession(0.0), "bad": Broken(0.0)}
+    ids = {"input_ids": np.ones((1, 4), np.int64)}
+    with pytest.raises(ModelError, match="the bad model fails on inputs of shape 1x4: no such kernel"):
+        time_in_turns(sessions, [ids, ids], runs=1, label="1x4")
