@@ -6,12 +6,9 @@ comes from a report is escaped by jinja2 or by `svg.escape`.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -20,6 +17,7 @@ from edgekit.errors import InputError
 from edgekit.report import explained, svg, wording
 from edgekit.report.document import Document, completed
 from edgekit.report.matrix import headline_levels, matrix_rows, matrix_sentence
+from edgekit.report.page import render_page
 
 RULES: tuple[tuple[str, str], ...] = (
     ("hardware.isa", "Instruction set"),
@@ -68,7 +66,6 @@ def render_html(documents: Sequence[Document]) -> str:
     Raises:
         InputError: There is no report, or they are about different models.
     """
-    from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
     reports = [completed(document) for document in documents]
@@ -77,25 +74,9 @@ def render_html(documents: Sequence[Document]) -> str:
     names = sorted({str(report["model"]["name"]) for report in reports})
     if len(names) > 1:
         raise InputError(f"the reports are about different models: {', '.join(names)}", "Render them apart.")
-    room = files("edgekit.report")
-    css = room.joinpath("report.css").read_text(encoding="utf-8")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(
-        bytes=wording.say_bytes,
-        ms=wording.say_ms,
-        seconds=wording.say_seconds,
-        times=wording.say_times,
-        share=explained.percent,
-        fact=say_fact,
-        words=lambda key: str(key).replace("_", " "),
-    )
-    environment.tests["nested"] = lambda value: isinstance(value, (Mapping, list, tuple)) and bool(value)
-    template = environment.from_string(room.joinpath("report.html.j2").read_text(encoding="utf-8"))
-    page = template.render(
-        css=Markup(css),
-        css_hash=base64.b64encode(hashlib.sha256(css.encode()).digest()).decode(),
+    return render_page(
+        "report.html.j2",
+        {"share": explained.percent, "fact": say_fact},
         model=reports[0]["model"],
         headline=headline(reports),
         edgekit_version=reports[0]["edgekit_version"],
@@ -106,7 +87,6 @@ def render_html(documents: Sequence[Document]) -> str:
         version_groups=_grouped(reports, "versions"),
         command_groups=_grouped(reports, "command"),
     )
-    return page.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate cannot be written
 
 
 def headline(reports: Sequence[Document]) -> str:

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 WIDTH = 420
-_INK, _MUTED, _GRID = "var(--ink,#1c2126)", "var(--muted,#5b6670)", "var(--grid,#d5dade)"
-_GOOD, _BAD, _PLAIN = "var(--good,#0072b2)", "var(--bad,#d55e00)", "var(--plain,#8a949d)"
-_STATE_COLOUR = {"faster": _GOOD, "slower": _BAD, "cannot tell": _PLAIN}
+INK, MUTED, GRID = "var(--ink,#1c2126)", "var(--muted,#5b6670)", "var(--grid,#d5dade)"
+GOOD, BAD, PLAIN = "var(--good,#0072b2)", "var(--bad,#d55e00)", "var(--plain,#8a949d)"
+_STATE_COLOUR = {"faster": GOOD, "slower": BAD, "cannot tell": PLAIN}
 
 
 @dataclass(frozen=True)
@@ -63,13 +63,13 @@ def bars(title: str, description: str, rows: Sequence[Bar]) -> str:
     for index, row in enumerate(rows):
         y = 8 + index * pitch
         length = (WIDTH - left - right) * max(row.value, 0) / longest
-        colour = _GOOD if row.emphasis else _PLAIN
+        colour = GOOD if row.emphasis else PLAIN
         parts += [
-            _text(left - 8, y + 13, row.label, anchor="end", colour=_MUTED),
-            f'<rect x="{left}" y="{y}" width="{_n(max(length, 1))}" height="18" rx="2" fill="{colour}"/>',
-            _text(left + length + 6, y + 13, row.text, weight=600 if row.emphasis else 400),
+            text_at(left - 8, y + 13, row.label, anchor="end", colour=MUTED),
+            f'<rect x="{left}" y="{y}" width="{digits(max(length, 1))}" height="18" rx="2" fill="{colour}"/>',
+            text_at(left + length + 6, y + 13, row.text, weight=600 if row.emphasis else 400),
         ]
-    return _svg(title, description, 8 + len(rows) * pitch + 4, parts)
+    return drawing(title, description, 8 + len(rows) * pitch + 4, parts)
 
 
 def intervals(title: str, description: str, rows: Sequence[Interval]) -> str:
@@ -93,27 +93,27 @@ def intervals(title: str, description: str, rows: Sequence[Interval]) -> str:
     parts = []
     for tick in _log_ticks(low, high, WIDTH - left - right):
         parts += [
-            _line(x(tick), top, x(tick), bottom, _GRID),
-            _text(x(tick), bottom + 16, f"{tick:g}×", "middle"),
+            line(x(tick), top, x(tick), bottom, GRID),
+            text_at(x(tick), bottom + 16, f"{tick:g}×", "middle"),
         ]
     parts += [
-        _line(x(1), top - 6, x(1), bottom, _INK, 1.5),
-        _text(x(1) - 8, top - 10, "◂ slower", anchor="end", colour=_MUTED),
-        _text(x(1) + 8, top - 10, "faster ▸", colour=_MUTED),
+        line(x(1), top - 6, x(1), bottom, INK, 1.5),
+        text_at(x(1) - 8, top - 10, "◂ slower", anchor="end", colour=MUTED),
+        text_at(x(1) + 8, top - 10, "faster ▸", colour=MUTED),
     ]
     for index, row in enumerate(usable):
         y = top + index * pitch + pitch / 2
-        colour = _STATE_COLOUR.get(row.verdict, _PLAIN)
+        colour = _STATE_COLOUR.get(row.verdict, PLAIN)
         parts += [
-            _text(left - 10, y + 4, row.label, anchor="end"),
-            _line(x(row.low), y, x(row.high), y, colour, 2),
-            *(_line(x(end), y - 6, x(end), y + 6, colour, 2) for end in (row.low, row.high)),
+            text_at(left - 10, y + 4, row.label, anchor="end"),
+            line(x(row.low), y, x(row.high), y, colour, 2),
+            *(line(x(end), y - 6, x(end), y + 6, colour, 2) for end in (row.low, row.high)),
             _point(x(row.value), y, row.verdict, colour),
-            _text(WIDTH - right + 12, y - 2, f"{row.value:.2f}×", weight=600),
-            _text(WIDTH - right + 62, y - 2, row.verdict, size=11),
-            _text(WIDTH - right + 12, y + 12, f"{row.low:.2f} to {row.high:.2f}", colour=_MUTED, size=11),
+            text_at(WIDTH - right + 12, y - 2, f"{row.value:.2f}×", weight=600),
+            text_at(WIDTH - right + 62, y - 2, row.verdict, size=11),
+            text_at(WIDTH - right + 12, y + 12, f"{row.low:.2f} to {row.high:.2f}", colour=MUTED, size=11),
         ]
-    return _svg(title, description, bottom + 26, parts)
+    return drawing(title, description, bottom + 26, parts)
 
 
 def histogram(
@@ -133,7 +133,7 @@ def histogram(
     left, right, top, height = 14, 14, 38, 96
     finite = sorted(value for value in values if math.isfinite(value))
     if not finite:
-        return _svg(title, description, 40, [_text(left, 24, "no finite value to show", colour=_BAD)])
+        return drawing(title, description, 40, [text_at(left, 24, "no finite value to show", colour=BAD)])
     low, high = _domain(finite, [mark.value for mark in marks if math.isfinite(mark.value)])
     gate = next((mark.value for mark in marks if mark.is_gate), None)
 
@@ -145,26 +145,26 @@ def histogram(
     tallies = [0] * count
     for value in finite:
         tallies[min(int((value - low) / step), count - 1)] += 1
-    parts = [_line(left, bottom, WIDTH - right, bottom, _GRID)]
+    parts = [line(left, bottom, WIDTH - right, bottom, GRID)]
     for index, tally in enumerate(tallies):
         if tally:
             start, middle = low + index * step, low + (index + 0.5) * step
             missed = gate is not None and (middle < gate if good == ">=" else middle > gate)
             tall = max(height * tally / max(tallies), 2)
             parts.append(
-                f'<rect x="{_n(x(start) + 0.75)}" y="{_n(bottom - tall)}" '
-                f'width="{_n(x(start + step) - x(start) - 1.5)}" height="{_n(tall)}" '
-                f'fill="{_BAD if missed else _GOOD}"/>'
+                f'<rect x="{digits(x(start) + 0.75)}" y="{digits(bottom - tall)}" '
+                f'width="{digits(x(start + step) - x(start) - 1.5)}" height="{digits(tall)}" '
+                f'fill="{BAD if missed else GOOD}"/>'
             )
-    parts += [_line(x(value), bottom + 3, x(value), bottom + 9, _INK, 1, opacity=0.35) for value in finite]
+    parts += [line(x(value), bottom + 3, x(value), bottom + 9, INK, 1, opacity=0.35) for value in finite]
     for row, mark in enumerate(sorted(marks, key=lambda mark: mark.value)):
         parts += _mark(mark, x(mark.value), 12 + row * 15, bottom, left, WIDTH - right)
     for value, anchor in ((low, "start"), (high, "end")):
-        parts.append(_text(x(value), bottom + 24, f"{value:.4g}", anchor=anchor, colour=_MUTED, size=11))
+        parts.append(text_at(x(value), bottom + 24, f"{value:.4g}", anchor=anchor, colour=MUTED, size=11))
     strange = len(values) - len(finite)
     middle_text = f"{len(finite)} values" + (f", {strange} more not finite" if strange else "")
-    parts.append(_text(WIDTH / 2, bottom + 24, middle_text, anchor="middle", colour=_MUTED, size=11))
-    return _svg(title, description, bottom + 32, parts)
+    parts.append(text_at(WIDTH / 2, bottom + 24, middle_text, anchor="middle", colour=MUTED, size=11))
+    return drawing(title, description, bottom + 32, parts)
 
 
 def _domain(values: Sequence[float], marks: Sequence[float]) -> tuple[float, float]:
@@ -178,16 +178,16 @@ def _domain(values: Sequence[float], marks: Sequence[float]) -> tuple[float, flo
 
 
 def _mark(mark: Mark, x: float, label_y: float, bottom: float, left: float, right: float) -> list[str]:
-    colour = _BAD if mark.is_gate else _INK
+    colour = BAD if mark.is_gate else INK
     if not left <= x <= right or not math.isfinite(x):
         arrow, edge, anchor = ("◂ ", left, "start") if x < left else (" ▸", right, "end")
         label = f"{arrow}{mark.label}" if x < left else f"{mark.label}{arrow}"
-        return [_text(edge, label_y, f"{label}, off this axis", anchor=anchor, colour=colour, size=11)]
+        return [text_at(edge, label_y, f"{label}, off this axis", anchor=anchor, colour=colour, size=11)]
     flip = x > (left + right) / 2
     dash = "" if mark.is_gate else "4 3"
     return [
-        _line(x, label_y - 9, x, bottom, colour, 1.75, dash=dash),
-        _text(
+        line(x, label_y - 9, x, bottom, colour, 1.75, dash=dash),
+        text_at(
             x - 5 if flip else x + 5,
             label_y,
             mark.label,
@@ -213,39 +213,43 @@ def _log_ticks(low: float, high: float, width: float) -> list[float]:
 
 def _point(x: float, y: float, verdict: str, colour: str) -> str:
     if verdict == "faster":
-        return f'<circle cx="{_n(x)}" cy="{_n(y)}" r="5" fill="{colour}"/>'
+        return f'<circle cx="{digits(x)}" cy="{digits(y)}" r="5" fill="{colour}"/>'
     if verdict == "slower":
-        corners = f"{_n(x)},{_n(y - 6)} {_n(x + 6)},{_n(y)} {_n(x)},{_n(y + 6)} {_n(x - 6)},{_n(y)}"
+        corners = " ".join(
+            f"{digits(x + right)},{digits(y + down)}" for right, down in ((0, -6), (6, 0), (0, 6), (-6, 0))
+        )
         return f'<polygon points="{corners}" fill="{colour}"/>'
     ring = f'fill="var(--paper,#fff)" stroke="{colour}" stroke-width="2"'
-    return f'<circle cx="{_n(x)}" cy="{_n(y)}" r="4.5" {ring}/>'
+    return f'<circle cx="{digits(x)}" cy="{digits(y)}" r="4.5" {ring}/>'
 
 
-def _svg(title: str, description: str, height: float, parts: Sequence[str]) -> str:
+def drawing(title: str, description: str, height: float, parts: Sequence[str]) -> str:
+    """Return a chart with what a screen reader says of it."""
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {_n(height)}" role="img" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {digits(height)}" role="img" '
         f'font-family="system-ui, sans-serif" font-size="12.5">'
         f"<title>{escape(title)}</title><desc>{escape(description)}</desc>{''.join(parts)}</svg>"
     )
 
 
-def _text(
+def text_at(
     x: float,
     y: float,
     content: str,
     anchor: str = "start",
     *,
-    colour: str = _INK,
+    colour: str = INK,
     size: float = 12.5,
     weight: int = 400,
 ) -> str:
+    """Return a line of text."""
     return (
-        f'<text x="{_n(x)}" y="{_n(y)}" text-anchor="{anchor}" fill="{colour}" font-size="{size}" '
+        f'<text x="{digits(x)}" y="{digits(y)}" text-anchor="{anchor}" fill="{colour}" font-size="{size}" '
         f'font-weight="{weight}">{escape(content)}</text>'
     )
 
 
-def _line(
+def line(
     x1: float,
     y1: float,
     x2: float,
@@ -256,8 +260,9 @@ def _line(
     dash: str = "",
     opacity: float = 1,
 ) -> str:
+    """Return a straight line."""
     return (
-        f'<line x1="{_n(x1)}" y1="{_n(y1)}" x2="{_n(x2)}" y2="{_n(y2)}" '
+        f'<line x1="{digits(x1)}" y1="{digits(y1)}" x2="{digits(x2)}" y2="{digits(y2)}" '
         f'stroke="{colour}" stroke-width="{width}"'
         + (f' stroke-dasharray="{dash}"' if dash else "")
         + (f' stroke-opacity="{opacity}"' if opacity != 1 else "")
@@ -279,6 +284,6 @@ def escape(text: str) -> str:
     return html.escape("".join(legal), quote=True)
 
 
-def _n(value: float) -> str:
+def digits(value: float) -> str:
     """Return a coordinate with at most two decimals."""
     return f"{value:.2f}".rstrip("0").rstrip(".")
