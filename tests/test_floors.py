@@ -16,8 +16,10 @@ ROOT = Path(edgekit.__file__).parents[1]
 """Where the edgekit under test is: the checkout, or the site-packages of an installed wheel."""
 
 VALUES = (
+    "compression",
     "data",
     "golden",
+    "latency_table",
     "machine",
     "model",
     "npz",
@@ -35,6 +37,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     VALUES,
     ("graph",),
     ("tasks",),
+    ("structure",),
     ("source", "compress"),
     ("to_onnx",),
     ("optimize", "quantize"),
@@ -57,7 +60,7 @@ TYPES_ONLY = {("model", "tasks")}
 """Imports for annotations that go up, under `TYPE_CHECKING`."""
 
 OWNERS: dict[str, tuple[str, ...]] = {
-    "torch": ("source", "to_onnx", "compress"),
+    "torch": ("structure", "source", "to_onnx", "compress"),
     "transformers": ("source", "to_onnx"),
     "optimum": ("source", "to_onnx"),
     "sentence_transformers": ("source", "to_onnx"),

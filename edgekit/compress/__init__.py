@@ -1,0 +1,1 @@
+"""TorchModel -> TorchModel, smaller: one technique per file."""
