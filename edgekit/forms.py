@@ -86,8 +86,7 @@ def audit_ranges(
         return None
     clock = Clock()
     samples = job.data.held_out[:HELD_OUT_SAMPLES]
-    preprocessor = (start.source or job.model).preprocessor
-    clipping = count_clipping(forms[name].only.path, SingleBatches(preprocessor, samples))
+    clipping = count_clipping(forms[name].only.path, SingleBatches(start.preprocessor, samples))
     gates = {**profile.policy.gates, **start.gates}
     return RangeAudit(
         audit_checks(start.audit, clipping, job.recipe.quantize, gates),

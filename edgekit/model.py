@@ -112,6 +112,26 @@ class TorchModel:
 
 
 @dataclass(frozen=True)
+class ModelFacts:
+    """What is still needed of a `TorchModel` once it is exported; the fields mean the same.
+
+    A job that holds these and not the module lets go of PyTorch's copy of the weights.
+    """
+
+    task: str
+    preprocessor: Preprocessor
+    name: str
+    files: tuple[Path, ...]
+    config: dict[str, Any]
+    source_sha256: str
+
+    @classmethod
+    def of(cls, model: TorchModel) -> ModelFacts:
+        """Take them from a model."""
+        return cls(model.task, model.preprocessor, model.name, model.files, model.config, model.source_sha256)
+
+
+@dataclass(frozen=True)
 class Graph:
     """One named graph of a model: a file and its signature."""
 

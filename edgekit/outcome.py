@@ -115,7 +115,7 @@ def _contents(job: Job, run: TargetRun) -> Contents:
         name=job.model.name,
         task=job.model.task,
         source_sha256=job.model.source_sha256,
-        preprocessing=(run.start.source or job.model).preprocessor.to_json(),
+        preprocessing=run.start.preprocessor.to_json(),
         files=job.model.files,
         config=job.model.config,
         recipe=job.recipe.model_copy(

@@ -8,11 +8,12 @@ graph (`float_graph`). What is each target's own is in `target_run`, what is lef
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 from edgekit import graph as g
-from edgekit.float_graph import Job, float_key, make_float_graphs
-from edgekit.model import ModelRef
+from edgekit.float_graph import Job, export_float_graphs, float_key, make_float_graph
+from edgekit.model import ModelFacts, ModelRef
 from edgekit.outcome import ExportResult, stop_on_failure, write_reports, write_target
 from edgekit.package import Package
 from edgekit.preflight import (
@@ -70,8 +71,13 @@ def export(
         model = load(reference, recipe.task, scratch=scratch)
         refuse_unknown_gates(recipe.gates, [model.task])
         model, data = sift(model, data, recipe)
-        job = Job(pin(recipe, model, data, profiles), model, data, scratch, progress, run)
-        graphs = make_float_graphs(job, profiles)
+        pinned = pin(recipe, model, data, profiles)
+        job = Job(pinned, ModelFacts.of(model), data, scratch, progress, run)
+        exported = export_float_graphs(job, model, profiles)
+        # Nothing from here on needs PyTorch. Modules refer to themselves: their weights would stay.
+        del model
+        gc.collect()
+        graphs = {key: make_float_graph(job, key, start) for key, start in exported.items()}
         runs: list[TargetRun] = []
         for target, profile in zip(recipe.targets, profiles, strict=True):
             runs.append(run_target(job, target, profile, graphs[float_key(profile)], runs))

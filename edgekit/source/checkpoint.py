@@ -16,6 +16,7 @@ _MAX_HEADER_BYTES = 100_000_000
 _BITS = {"BOOL": 8, "U8": 8, "I8": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32,
          "F32": 32, "I64": 64, "U64": 64, "F64": 64, "C64": 64}  # fmt: skip
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+_NUMBERS_AT_ONCE = 1 << 22  # checked for NaN
 _FOREIGN = ("*.h5", "*.msgpack", "*.onnx", "*.gguf")
 
 
@@ -144,8 +145,10 @@ def check_finite(module: Any) -> None:
     for name, tensor in module.state_dict().items():
         if not torch.is_floating_point(tensor):
             continue
-        bad = ~torch.isfinite(tensor) if name in parameters else torch.isnan(tensor)
-        if count := int(bad.sum()):
+        # Some numbers at a time: torch makes several copies of what it is asked about.
+        parts = tensor.flatten().split(_NUMBERS_AT_ONCE)
+        count = sum(int(((~part.isfinite()) if name in parameters else part.isnan()).sum()) for part in parts)
+        if count:
             raise ModelError(
                 f"the weights hold NaN or infinity: {count} of {tensor.numel()} values of {name}",
                 "The checkpoint is broken; take an earlier one.",
