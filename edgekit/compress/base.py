@@ -67,6 +67,16 @@ def parameters_of(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
+def sizes(before: TorchModel, after: TorchModel) -> dict[str, Any]:
+    """Return what the record of a technique says about sizes, as arguments of `Clock.record`."""
+    out: dict[str, Any] = {}
+    for when, model in (("before", before), ("after", after)):
+        parameters = list(model.module.parameters())
+        out[f"bytes_{when}"] = sum(p.numel() * p.element_size() for p in parameters)
+        out[f"parameters_{when}"] = parameters_of(model.module)
+    return out
+
+
 def batches(
     model: TorchModel, samples: Sequence[Sample], size: int = BATCH
 ) -> Iterator[dict[str, torch.Tensor]]:
