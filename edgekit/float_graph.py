@@ -21,6 +21,7 @@ from edgekit.quantize.audit import CalibrationAudit, audit_calibration
 from edgekit.quantize.run import CalibrationRun, run_calibration
 from edgekit.recipe import Recipe
 from edgekit.record import Progress, silent
+from edgekit.reference import Reference
 from edgekit.store import sha256_file
 from edgekit.tasks import request_gates
 from edgekit.tasks.base import Preprocessor
@@ -65,12 +66,27 @@ class Exported:
         golden: Held-out inputs with the PyTorch outputs.
         preprocessor: Makes this graph's inputs.
         calibrated: Whether a target needs its statistics.
+        original: Of a compressed model: the original's graph, and its outputs for the same samples.
     """
 
     model: OnnxModel
     golden: Golden
     preprocessor: Preprocessor
     calibrated: bool
+    original: Original | None = None
+
+
+@dataclass(frozen=True)
+class Original:
+    """What a compressed model is measured against.
+
+    Attributes:
+        model: The original's float graph, for speed and size.
+        golden: The compressed model's inputs with the original's outputs.
+    """
+
+    model: OnnxModel
+    golden: Golden
 
 
 @dataclass(frozen=True)
@@ -78,7 +94,8 @@ class FloatGraph:
     """The float graph that several targets start from.
 
     Attributes:
-        exported: As it was exported: what speed and size are compared with.
+        exported: As it was exported.
+        baseline: What speed and size are compared with: the original, where the model was compressed.
         model: After the rewrites that every target wants.
         golden: The golden's file.
         preprocessor: Makes this graph's inputs.
@@ -89,6 +106,7 @@ class FloatGraph:
     """
 
     exported: OnnxModel
+    baseline: OnnxModel
     model: OnnxModel
     golden: Path
     preprocessor: Preprocessor
@@ -110,9 +128,15 @@ def float_key(profile: TargetProfile) -> FloatKey:
 
 
 def export_float_graphs(
-    job: Job, model: TorchModel, profiles: tuple[TargetProfile, ...]
+    job: Job, model: TorchModel, original: TorchModel, profiles: tuple[TargetProfile, ...]
 ) -> dict[FloatKey, Exported]:
     """Export what profiles start from, in the profiles' order, and record what PyTorch gives.
+
+    Args:
+        job: The export under way.
+        model: The model to export.
+        original: As it was before it was compressed; the same value where it was not.
+        profiles: The targets' rules.
 
     Raises:
         EdgekitError: The model cannot be exported, or the data is unfit.
@@ -121,14 +145,17 @@ def export_float_graphs(
     for profile in profiles:
         key = float_key(profile)
         wanted[key] = wanted.get(key, False) or calibrates(job.recipe, profile)
-    return {key: _export(job, model, key, calibrated=needed) for key, needed in wanted.items()}
+    return {key: _export(job, model, original, key, calibrated=needed) for key, needed in wanted.items()}
 
 
-def _export(job: Job, model: TorchModel, key: FloatKey, *, calibrated: bool) -> Exported:
+def _export(
+    job: Job, model: TorchModel, original: TorchModel, key: FloatKey, *, calibrated: bool
+) -> Exported:
     opset, ir_version, rewrites, shape, _ = key
     shaped = (f"{shape.batch}x{shape.sequence}",) if shape else ()
     folder = job.scratch / "-".join((f"opset{opset}", f"ir{ir_version}", *shaped, *rewrites))
     folder.mkdir()
+    given = model
     if shape is not None:
         model = with_static_shape(model, shape, job.data.held_out[0])
     job.progress("export", f"exporting to opset {opset}, IR {ir_version}", None)
@@ -136,7 +163,20 @@ def _export(job: Job, model: TorchModel, key: FloatKey, *, calibrated: bool) -> 
     batch = shape.batch if shape else None
     golden = record_golden(model, golden_batches(model.preprocessor, job.data.held_out, batch=batch))
     exported = export_model(model, folder, opset=opset, ir_version=ir_version)
-    return Exported(exported, golden, model.preprocessor, calibrated)
+    before = _export_original(job, original, key, golden, folder) if original is not given else None
+    return Exported(exported, golden, model.preprocessor, calibrated, before)
+
+
+def _export_original(job: Job, original: TorchModel, key: FloatKey, own: Golden, folder: Path) -> Original:
+    opset, ir_version, _, shape, _ = key
+    if shape is not None:
+        original = with_static_shape(original, shape, job.data.held_out[0])
+    job.progress("export", "exporting the original, to compare with", None)
+    place = folder / "original"
+    place.mkdir()
+    exported = export_model(original, place, opset=opset, ir_version=ir_version)
+    reference = Reference.of(original, job.data.held_out, shape.batch if shape else None)
+    return Original(exported, reference.golden_for(own))
 
 
 def make_float_graph(job: Job, key: FloatKey, start: Exported) -> FloatGraph:
@@ -147,17 +187,19 @@ def make_float_graph(job: Job, key: FloatKey, start: Exported) -> FloatGraph:
     """
     _, _, rewrites, shape, whole = key
     folder, preprocessor, golden = start.model.only.path.parent, start.preprocessor, start.golden
-    golden_path = folder / "golden.npz"
-    golden.save(golden_path)
     job.progress("export", "comparing the float graph with PyTorch", None)
     exported = start.model.with_step(check_float(start.model, golden)[1])
     job.progress("optimize", "rewriting the float graph", None)
     optimized = optimize(exported, folder / "optimized.onnx", rewrites)
     if sha256_file(optimized.only.path) != sha256_file(exported.only.path):
         optimized = optimized.with_step(check_float(optimized, golden)[1])
+    baseline = start.original.model if start.original else exported
+    golden = start.original.golden if start.original else golden
+    golden_path = folder / "golden.npz"
+    golden.save(golden_path)
     gates = request_gates(job.recipe, golden)
     if not start.calibrated:
-        return FloatGraph(exported, optimized, golden_path, preprocessor, gates, None)
+        return FloatGraph(exported, baseline, optimized, golden_path, preprocessor, gates, None)
     samples, run = job.data.calibration, job.calibration_run
     said = f"reading {run.statistics}" if run.statistics else f"running {len(samples)} samples"
     job.progress("calibrate", said, None)
@@ -167,4 +209,6 @@ def make_float_graph(job: Job, key: FloatKey, start: Exported) -> FloatGraph:
     batch = shape.batch if shape else None
     tried_on = golden_batches(preprocessor, samples[:TUNING_SAMPLES], batch=batch)
     tuning = record_tuning_golden(optimized, job.model.task, tried_on)
-    return FloatGraph(exported, optimized, golden_path, preprocessor, gates, calibration, tuning, audit)
+    return FloatGraph(
+        exported, baseline, optimized, golden_path, preprocessor, gates, calibration, tuning, audit
+    )

@@ -27,12 +27,14 @@ class ModelRef:
         revision: Hub revision; None takes the default branch and the record holds the commit.
         allow_pickle: Load a pickle checkpoint with `weights_only=True` where there are no safetensors.
         max_length: Longest token sequence; None takes the model's own limit.
+        weights: For a factory: the directory that `edgekit compress` wrote from it.
     """
 
     spec: str
     revision: str | None = None
     allow_pickle: bool = False
     max_length: int | None = None
+    weights: str | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ class TorchModel:
         from_transformers: True where the weights came from a `transformers` class.
         name: Short readable name, used in titles.
         files: Tokenizer, preprocessor and config files that an app needs beside the graph.
+        folder: The directory that it was loaded from; None for a factory's.
         config: The model's own configuration as JSON values (empty for a plain module).
         source_sha256: Digest of the weights and configuration, so that a recipe can pin them.
         history: What was done so far.
@@ -106,6 +109,7 @@ class TorchModel:
     from_transformers: bool
     name: str
     files: tuple[Path, ...] = ()
+    folder: Path | None = None
     config: dict[str, Any] = field(default_factory=dict)
     source_sha256: str = ""
     history: tuple[StepRecord, ...] = ()

@@ -1,6 +1,7 @@
 """The order: one request, one page.
 
-    load ─▶ export (+ golden) ─▶ optimize ─▶ calibrate ─▶ per target: quantize ─▶ validate ─▶ package
+    load ─▶ compress ─▶ export (+ golden) ─▶ optimize ─▶ calibrate
+         ─▶ per target: quantize ─▶ validate ─▶ package
 
 What targets have in common is done once: one load, one export per opset, one calibration pass per float
 graph (`float_graph`). What is each target's own is in `target_run`, what is left behind in `outcome`.
@@ -12,6 +13,7 @@ import gc
 from pathlib import Path
 
 from edgekit import graph as g
+from edgekit.compressing import compressed
 from edgekit.float_graph import Job, export_float_graphs, float_key, make_float_graph
 from edgekit.model import ModelFacts, ModelRef
 from edgekit.outcome import ExportResult, stop_on_failure, write_reports, write_target
@@ -68,14 +70,15 @@ def export(
     with workspace() as scratch:
         progress("load", f"loading {recipe.model}", None)
         reference = ModelRef(recipe.model, **recipe.model_options.model_dump())
-        model = load(reference, recipe.task, scratch=scratch)
-        refuse_unknown_gates(recipe.gates, [model.task])
-        model, data = sift(model, data, recipe)
-        pinned = pin(recipe, model, data, profiles)
-        job = Job(pinned, ModelFacts.of(model), data, scratch, progress, run)
-        exported = export_float_graphs(job, model, profiles)
+        original = load(reference, recipe.task, scratch=scratch)
+        refuse_unknown_gates(recipe.gates, [original.task])
+        original, data = sift(original, data, recipe)
+        recipe = pin(recipe, original, data, profiles)
+        model = compressed(original, recipe, data, scratch, progress)
+        job = Job(recipe, ModelFacts.of(model), data, scratch, progress, run)
+        exported = export_float_graphs(job, model, original, profiles)
         # Nothing from here on needs PyTorch. Modules refer to themselves: their weights would stay.
-        del model
+        del model, original
         gc.collect()
         graphs = {key: make_float_graph(job, key, start) for key, start in exported.items()}
         runs: list[TargetRun] = []

@@ -45,6 +45,8 @@ def resolve(recipe: Recipe) -> tuple[TargetProfile, ...]:
         RecipeError: A target is named twice, a task or a gate is unknown, or two choices contradict.
         RunnerMissingError: A runner that is asked for is unknown or not ready.
     """
+    if not recipe.targets:
+        raise RecipeError("the request names no target", "Give -t / --target (or 'targets' in the recipe).")
     profiles = tuple(load_profile(target) for target in recipe.targets)
     if recipe.min_runtime is not None:
         profiles = tuple(lowered_to(profile, recipe.min_runtime) for profile in profiles)
@@ -76,8 +78,14 @@ def calibrates(recipe: Recipe, profile: TargetProfile) -> bool:
     return recipe.latency.candidates or ship_of(recipe, profile) in ("static", "best")
 
 
-def refuse_output(output: Path, recipe: Recipe, *, force: bool) -> None:
+def refuse_output(output: Path, recipe: Recipe, *, force: bool, marker: str = "report.json") -> None:
     """Refuse an output that cannot be written, or that would take the place of something else.
+
+    Args:
+        output: The folder to make.
+        recipe: The request; its inputs may not lie in the output.
+        force: An earlier output may be replaced.
+        marker: The file by which an earlier output is known.
 
     Raises:
         OutputExistsError: It is there and `force` is False, is no earlier output, or holds an input.
@@ -85,13 +93,14 @@ def refuse_output(output: Path, recipe: Recipe, *, force: bool) -> None:
     """
     refuse_existing(output, force=force)
     refuse_unwritable(output)
-    inputs = (recipe.model, recipe.calibration.data, recipe.validation.data, *recipe.targets, ".")
+    data = (recipe.calibration.data, recipe.validation.data, recipe.compress.data)
+    inputs = (recipe.model, recipe.model_options.weights, *data, *recipe.targets, ".")
     for name in filter(None, inputs):
         # not Path.exists, which raises for a name that no file can have
         if os.path.exists(name) and Path(name).resolve().is_relative_to(output.resolve()):  # noqa: PTH110
             what = "is the working directory or holds it" if name == "." else f"holds the input {name}"
             raise OutputExistsError(f"the output folder {output} {what}", "Choose another -o folder.")
-    if output.is_dir() and any(output.iterdir()) and not (output / "report.json").is_file():
+    if output.is_dir() and any(output.iterdir()) and not (output / marker).is_file():
         raise OutputExistsError(
             f"the output folder {output} holds files that are no earlier output, and --force keeps those",
             "Choose another -o folder, or empty this one.",

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from edgekit.compression import CompressOptions
 from edgekit.errors import RecipeError
 from edgekit.profile import Finite, PositiveInt, Ship, explain
 
@@ -27,6 +28,7 @@ class ModelOptions(_Table):
     revision: str | None = None
     allow_pickle: bool = False
     max_length: PositiveInt | None = None
+    weights: str | None = None
 
 
 class DataOptions(_Table):
@@ -122,7 +124,7 @@ class Recipe(_Table):
         edgekit_schema: Version of this format.
         model: Directory, Hub id, or `package.module:factory`.
         task: Name of the task; None infers it.
-        targets: Profile names or paths of profile files.
+        targets: Profile names or paths of profile files; none where the model is only compressed.
         seed: Seed of every choice that is random: the subset of samples, the order.
         ship: The form of the model that goes into the packages; None takes each target's.
         min_runtime: Oldest release of ONNX Runtime that has to load the files; opset and IR version are
@@ -134,11 +136,12 @@ class Recipe(_Table):
     edgekit_schema: Literal[1] = 1
     model: str
     task: str | None = None
-    targets: Annotated[tuple[str, ...], Field(min_length=1)]
+    targets: tuple[str, ...] = ()
     seed: Annotated[int, Field(ge=0)] = 0
     model_options: ModelOptions = ModelOptions()
     calibration: DataOptions = DataOptions()
     validation: ValidationOptions = ValidationOptions()
+    compress: CompressOptions = CompressOptions()
     quantize: QuantizeOptions = QuantizeOptions()
     latency: LatencyOptions = LatencyOptions()
     verify: VerifyOptions = VerifyOptions()
@@ -199,11 +202,20 @@ def overlay(table: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
 def to_toml(recipe: Recipe) -> str:
     """Return the recipe as TOML, every value spelled out, in the order of the fields."""
     plain = recipe.model_dump(mode="json", exclude_none=True)
-    lines = [f"{key} = {_toml(value)}" for key, value in plain.items() if not isinstance(value, dict)]
-    for key, value in plain.items():
-        if isinstance(value, dict) and value:
-            lines += ["", f"[{key}]", *(f"{_toml_key(k)} = {_toml(v)}" for k, v in value.items())]
-    return "\n".join(lines) + "\n"
+    if not recipe.compress.techniques:
+        del plain["compress"]
+    return "\n".join(_toml_lines(plain, ())) + "\n"
+
+
+def _toml_lines(table: dict[str, Any], path: tuple[str, ...]) -> list[str]:
+    """Return a table's own values, then its tables, each under its dotted name."""
+    lines = [f"{_toml_key(k)} = {_toml(value)}" for k, value in table.items() if not isinstance(value, dict)]
+    if path and lines:
+        lines = ["", f"[{'.'.join(map(_toml_key, path))}]", *lines]
+    for key, value in table.items():
+        if isinstance(value, dict):
+            lines += _toml_lines(value, (*path, key))
+    return lines
 
 
 def _toml_key(key: str) -> str:

@@ -68,7 +68,7 @@ def run_target(
         model.only.path,
         start.golden,
         profile,
-        float_path=start.exported.only.path,
+        float_path=start.baseline.only.path,
         gates=start.gates,
         latency=job.recipe.latency,
         max_length=job.max_length,
@@ -85,7 +85,7 @@ def run_target(
             max_length=job.max_length,
         ),
         asked=job.recipe.verify.on,
-        float_path=start.exported.only.path,
+        float_path=start.baseline.only.path,
         progress=job.progress,
     )
     audit = audit_ranges(job, start, profile, forms, shipped)

@@ -1,1 +1,40 @@
-"""TorchModel -> TorchModel, smaller: one technique per file."""
+"""TorchModel -> TorchModel, smaller: one technique per file, and the order in which they run.
+
+    adapters ─▶ vocabulary ─▶ embeddings ─▶ layers ─▶ width, channels (+ repair) ─▶ low rank ─▶ sparsity
+
+- Adapters are merged first: everything after looks at the weights that count.
+- The vocabulary commutes with the layers, whose weights it leaves alone, and makes what follows cheaper. The
+  table of embeddings can only be factorized once its rows are known.
+- Whole layers go before parts of layers: what a layer's heads and neurons are worth depends on which other
+  layers are there, and a part that is repaired for a layer that then goes is repaired in vain.
+- Width is repaired at once, by least squares; distillation belongs after it.
+- Matrices are factorized and zeros are set in what is left: both fit themselves to final inputs, and a pair
+  of factors has no neurons that could be removed afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from edgekit.compress.base import Data
+from edgekit.compression import CompressOptions
+from edgekit.latency_table import TableRequest
+from edgekit.model import TorchModel
+
+STEPS: dict[str, Callable[[TorchModel, Any, Data], TorchModel]] = {}
+"""Technique -> its function; the order is that of `edgekit.compression.TECHNIQUES`."""
+
+
+def steps_of(options: CompressOptions) -> tuple[tuple[str, Callable[[TorchModel, Data], TorchModel]], ...]:
+    """Return (technique, what it does to a model) for those that are asked for, in running order."""
+
+    def step(name: str) -> Callable[[TorchModel, Data], TorchModel]:
+        return lambda model, data: STEPS[name](model, getattr(options, name), data)
+
+    return tuple((name, step(name)) for name in options.techniques)
+
+
+def wanted_table(model: TorchModel, options: CompressOptions, technique: str) -> TableRequest | None:
+    """Return what has to be timed in ONNX Runtime before a technique runs, or None."""
+    return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from edgekit.errors import MissingDependencyError, ModelError
+from edgekit.errors import MissingDependencyError, ModelError, RecipeError
 from edgekit.model import ModelRef, TorchModel
 
 
@@ -28,6 +28,11 @@ def load(ref: ModelRef, task: str | None, *, scratch: Path) -> TorchModel:
         if importlib.util.find_spec(package) is None:
             raise MissingDependencyError(package, "load PyTorch models")
     folder = Path(ref.spec).expanduser()
+    if ref.weights is not None and (":" not in ref.spec or folder.exists()):
+        raise RecipeError(
+            f"weights of their own ({ref.weights}) go with package.module:factory; MODEL is {ref.spec}",
+            "A directory has its weights in it: leave --weights out.",
+        )
     if folder.is_dir():
         return _from_folder(folder, ref, task, scratch, revision=None)
     if folder.is_file() and folder.suffix in (".onnx", ".ort"):
@@ -68,6 +73,11 @@ def _from_folder(
         from edgekit.source.huggingface import load_huggingface
 
         return load_huggingface(folder, ref, task, scratch, revision=revision)
+    if (folder / "structure.json").exists():
+        raise ModelError(
+            f"{folder} holds the weights of a factory's model, not its code",
+            f"Give the factory as MODEL and this folder as --weights {folder}.",
+        )
     raise ModelError(
         f"the directory {folder} is no model: it has neither config.json nor modules.json",
         "Give the directory that save_pretrained wrote.",

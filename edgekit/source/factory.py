@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from edgekit import structure
 from edgekit.errors import ModelError, RecipeError, nearest
 from edgekit.model import ModelRef, TensorSpec, TorchModel
 from edgekit.record import Clock, Skip
-from edgekit.source.checkpoint import check_finite
+from edgekit.source.checkpoint import check_finite, read_json, weight_files
 from edgekit.source.quiet import quiet
 from edgekit.source.wrap import Selected, named, run
 from edgekit.tasks.arrays import ArrayPreprocessor
@@ -57,6 +58,8 @@ def load_factory(ref: ModelRef, task: str | None) -> TorchModel:
     with _working_directory_importable(), quiet():
         module, examples, more_axes = _unpacked(_call(_factory(ref.spec), ref.spec), ref.spec)
         module = module.to("cpu").float().eval()
+        if ref.weights is not None:
+            _load_weights(module, Path(ref.weights))
         inputs = _inputs(module, examples, ref.spec)
         axes = _axes(inputs, more_axes, ref.spec)
         outputs, skipped = _outputs(named(run(module, inputs)), task)
@@ -90,6 +93,25 @@ def load_factory(ref: ModelRef, task: str | None) -> TorchModel:
         source_sha256=_digest(module),
         history=(record,),
     )
+
+
+def _load_weights(module: nn.Module, folder: Path) -> None:
+    """Give a factory's module the sizes and weights that `edgekit compress` wrote."""
+    from safetensors.torch import load_model
+
+    where = folder / structure.FILE
+    if not where.is_file():
+        raise ModelError(
+            f"{folder} has no {structure.FILE}, so `edgekit compress` did not make it of a factory's model",
+            "Give the folder that it wrote to --weights.",
+        )
+    (file,) = weight_files(folder, allow_pickle=False)
+    structure.rebuild(module, structure.Structure.from_json(read_json(where), str(where)), str(where))
+    try:
+        load_model(module, str(file), strict=True)
+    except Exception as error:  # safetensors and torch each raise their own
+        line = " ".join(str(error).split())[:300]
+        raise ModelError(f"{file} does not fit the module that the factory makes: {line}") from None
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from edgekit import structure
 from edgekit.errors import ModelError
 from edgekit.model import ModelRef, TorchModel
 from edgekit.record import Clock, Skip, StepRecord
@@ -87,6 +88,7 @@ def load_huggingface(
         from_transformers=True,
         name=display_name(ref, folder),
         files=inputs.files,
+        folder=folder,
         config=shippable(config),
         source_sha256=digest_of(folder, pretrained, inputs),
         history=(loaded_record(clock, "huggingface", ref, pretrained, inputs, skipped, task, revision),),
@@ -249,4 +251,5 @@ def display_name(ref: ModelRef, folder: Path) -> str:
 def digest_of(folder: Path, pretrained: Pretrained, inputs: Inputs, *more: Path) -> str:
     """Return the digest of what was loaded: weights, configuration, tokenizer."""
     own = [file for file in inputs.files if file.parent == folder]
-    return digest(folder, sorted({*pretrained.files, folder / "config.json", *own, *more}))
+    shaped = [path for path in {file.parent / structure.FILE for file in pretrained.files} if path.exists()]
+    return digest(folder, sorted({*pretrained.files, folder / "config.json", *shaped, *own, *more}))

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 import transformers
 
+from edgekit import structure
 from edgekit.errors import MachineError, ModelError
-from edgekit.source.checkpoint import check_finite, weight_files
+from edgekit.source.checkpoint import check_finite, read_json, weight_files
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ def load_pretrained(folder: Path, loader: Any, *, allow_pickle: bool) -> Pretrai
         MachineError: A package that this architecture needs is not installed.
     """
     files = weight_files(folder, allow_pickle=allow_pickle)
+    if (folder / structure.FILE).exists():
+        return _load_structured(folder, loader, files)
     options = {
         "dtype": torch.float32,
         "local_files_only": True,
@@ -91,6 +94,39 @@ def load_pretrained(folder: Path, loader: Any, *, allow_pickle: bool) -> Pretrai
         tuple(sorted(info["unexpected_keys"])),
         attention,
     )
+
+
+def _load_structured(folder: Path, loader: Any, files: tuple[Path, ...]) -> Pretrained:
+    """Load a model whose sizes are not all in its configuration, as `edgekit.source.saving` wrote it."""
+    from safetensors.torch import load_model
+
+    where = folder / structure.FILE
+    shape = structure.Structure.from_json(read_json(where), str(where))
+    try:
+        model = fresh(loader, folder)
+        structure.rebuild(model, shape, str(where))
+        load_model(model, str(files[0]), strict=True)
+    except ModelError:
+        raise
+    except Exception as error:  # transformers, safetensors and torch each raise their own
+        raise ModelError(
+            f"{folder} cannot be loaded: {_line(error)}",
+            "A compressed model loads for the task that it was compressed for.",
+        ) from None
+    check_finite(model)
+    return Pretrained(model.eval(), files, (), (), str(model.config._attn_implementation))
+
+
+def fresh(loader: Any, folder: Path) -> Any:
+    """Return the model that a directory's configuration builds, with random weights."""
+    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    build = loader.from_config if hasattr(loader, "from_config") else loader._from_config
+    try:
+        return build(config, attn_implementation="eager", dtype=torch.float32)
+    except ValueError as error:
+        if "attn" not in str(error) and "attention" not in str(error):
+            raise
+        return build(config, dtype=torch.float32)
 
 
 def refuse_random_weights(pretrained: Pretrained, wrapped: Any, inputs: Mapping[str, torch.Tensor]) -> None:

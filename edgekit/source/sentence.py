@@ -69,6 +69,7 @@ def load_sentence_transformer(
         from_transformers=True,
         name=display_name(ref, folder),
         files=inputs.files,
+        folder=folder,
         config=shippable(config),
         source_sha256=digest_of(
             folder, pretrained, inputs, folder / "modules.json", inner / "config.json", *own_files

@@ -50,6 +50,25 @@ def _static_length(preprocessor: Preprocessor) -> int | None:
     return preprocessor.static_length if isinstance(preprocessor, TextPreprocessor) else None
 
 
+def sample_batches(
+    preprocessor: Preprocessor, samples: Sequence[Sample], *, batch: int | None = None
+) -> Iterator[tuple[Inputs, np.ndarray | None]]:
+    """Yield (inputs, labels) batches that hold every sample once; the same go together for every model.
+
+    Args:
+        preprocessor: The model's.
+        samples: In order.
+        batch: The only batch size that the graph takes.
+    """
+    start = count = 0
+    while start < len(samples):
+        size = batch or (_SIZES[count] if count < len(_SIZES) else _REST)
+        chunk = samples[start : start + size]
+        inputs = preprocessor.batch(chunk)
+        yield inputs, preprocessor.labels(chunk, inputs)
+        start, count = start + size, count + 1
+
+
 def golden_batches(
     preprocessor: Preprocessor, samples: Sequence[Sample], *, batch: int | None = None
 ) -> tuple[tuple[Inputs, np.ndarray | None], ...]:
@@ -64,14 +83,7 @@ def golden_batches(
         samples: Held-out samples, at least eight.
         batch: The only batch size that the graph takes; then all batches are of the one shape.
     """
-    batches: list[tuple[Inputs, np.ndarray | None]] = []
-    start = 0
-    while start < len(samples):
-        size = batch or (_SIZES[len(batches)] if len(batches) < len(_SIZES) else _REST)
-        chunk = samples[start : start + size]
-        inputs = preprocessor.batch(chunk)
-        batches.append((inputs, preprocessor.labels(chunk, inputs)))
-        start += size
+    batches = list(sample_batches(preprocessor, samples, batch=batch))
     if isinstance(preprocessor, TextPreprocessor) and batch is None:
         lengths = {next(iter(inputs.values())).shape[1] for inputs, _ in batches}
         possible = range(preprocessor.min_length, preprocessor.max_length + 1)
