@@ -5,6 +5,7 @@ The public verbs; each is imported when it is first used, so that `import edgeki
     export(recipe, output)        a model all the way to packages       -> ExportResult
     revalidate(package)           a package's gates once more           -> Verdict
     explain(package)              where its time goes, and why          -> Explanation
+    compare(packages)             packages side by side                 -> Comparison
     open_package(path)            a package whose files are intact      -> Package
     load_profile(target)          a target's rules                      -> TargetProfile
 
@@ -26,6 +27,8 @@ _PUBLIC = {
     "revalidate": "edgekit.revalidation",
     "explain": "edgekit.explaining",
     "Explanation": "edgekit.validate.explanation",
+    "compare": "edgekit.comparing",
+    "Comparison": "edgekit.report.compare",
     "open_package": "edgekit.package",
     "write_package": "edgekit.package",
     "Package": "edgekit.package",

@@ -16,6 +16,7 @@ COMMANDS = {
     "export": "Take a model to validated, packaged int8 artifacts, one per target.",
     "validate": "Run a package's gates again, from the package alone.",
     "explain": "Show where a package's time goes, and why some of it is float.",
+    "compare": "Put packages side by side: size, quality, speed, cost, and which are worth having.",
     "runners": "List the places where a model can run, and install one.",
     "inspect": "Show what is in an ONNX file or a package.",
     "targets": "List the target profiles, or show one with its sources.",

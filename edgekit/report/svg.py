@@ -91,7 +91,7 @@ def intervals(title: str, description: str, rows: Sequence[Interval]) -> str:
 
     bottom = top + len(usable) * pitch
     parts = []
-    for tick in _log_ticks(low, high, WIDTH - left - right):
+    for tick in log_ticks(low, high, WIDTH - left - right):
         parts += [
             line(x(tick), top, x(tick), bottom, GRID),
             text_at(x(tick), bottom + 16, f"{tick:g}×", "middle"),
@@ -199,7 +199,7 @@ def _mark(mark: Mark, x: float, label_y: float, bottom: float, left: float, righ
     ]
 
 
-def _log_ticks(low: float, high: float, width: float) -> list[float]:
+def log_ticks(low: float, high: float, width: float) -> list[float]:
     """Return round ratios between `low` and `high`, at most as many as their labels have room for."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     rounder_first = [1.0, *(m * 10.0**d for m in (1, 2, 5, 3, 1.5, 7, 8, 1.2, 9, 1.1) for d in decades)]
@@ -241,11 +241,13 @@ def text_at(
     colour: str = INK,
     size: float = 12.5,
     weight: int = 400,
+    halo: bool = False,
 ) -> str:
-    """Return a line of text."""
+    """Return a line of text; a halo parts it from what lies below."""
+    around = ' paint-order="stroke" stroke="var(--panel,#fff)" stroke-width="3"' if halo else ""
     return (
         f'<text x="{digits(x)}" y="{digits(y)}" text-anchor="{anchor}" fill="{colour}" font-size="{size}" '
-        f'font-weight="{weight}">{escape(content)}</text>'
+        f'font-weight="{weight}"{around}>{escape(content)}</text>'
     )
 
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from edgekit.record import Verdict
 from edgekit.report import wording
+from edgekit.report.compare import Comparison
+from edgekit.report.compare_page import check_json, how, say_count, say_made_in, say_speed, short
 from edgekit.report.document import Document, TargetReport, completed, strict_json
 from edgekit.report.matrix import matrix_rows
 
@@ -124,6 +126,37 @@ def forms_table(report: TargetReport | Document) -> Table:
             wording.say_bytes(entry["file_bytes"]),
             _quality(alike),
             "\n".join(speeds) or "not measured here",
+        )
+    return table
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """Return one row per package: what was done, size, quality, speed-up, memory and cost, who beats it."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    for heading in ("Package", "What was done"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("Size", "Quality", "Speed-up (interval)", "Memory,\ncost"):
+        table.add_column(heading, overflow="fold", no_wrap=heading in ("Size", "Quality"))
+    table.add_column("Dominated\nby", overflow="fold")
+    for row in comparison.rows:
+        quality = [f"{short(check)} {wording.say_check(check_json(check))[0]}" for check in row.quality]
+        speeds = [f"{speed.shape} {say_speed(speed)}" for speed in row.speeds]
+        sizes = (
+            wording.say_bytes(row.file_bytes),
+            f"{wording.say_bytes(row.compressed_bytes)} zipped",
+            f"{say_count(row.parameters)} weights",
+        )
+        table.add_row(
+            _plain(f"{row.label}\n{row.target}" if row.target not in row.label else row.label),
+            _plain(how(row)),
+            "\n".join(sizes),
+            _plain("\n".join(quality) or "not recorded"),
+            _plain("\n".join(speeds) or row.speed_note),
+            f"{wording.say_bytes(row.peak_memory_bytes)}\n{say_made_in(row)}",
+            _plain("\n".join(row.dominated_by) or "–"),
         )
     return table
 

@@ -25,10 +25,12 @@ SHORT: dict[str, str] = {
     "cosine_p05": "cosine p05",
     "top1_agreement": "top-1 agreement",
     "accuracy_drop": "accuracy drop",
+    "accuracy_quantized": "accuracy",
+    "rank_correlation": "rank corr.",
     "sqnr_db": "SQNR",
     "max_relative_error": "relative error",
 }
-"""Names of the headline checks that fit a narrow column."""
+"""Names of checks that fit a narrow column."""
 
 EXPLANATIONS: dict[str, str] = {
     "cosine_mean": "Angle between the vectors of the float and the shipped model, as its cosine, on average: "
