@@ -9,6 +9,7 @@ from typing import Any
 from edgekit.compress import steps_of, wanted_table
 from edgekit.compress.base import Data, parameters_of
 from edgekit.compress.judge import Judge
+from edgekit.compression import CompressOptions
 from edgekit.data import Sample, split
 from edgekit.errors import DataError, RecipeError
 from edgekit.latency_table import LatencyTable
@@ -116,7 +117,7 @@ def compressed(
         scratch: Folder for new tokenizers and configurations; it has to outlive the model.
         progress: Told of each technique as it begins.
     """
-    options = recipe.compress
+    options = _with_corpus(recipe)
     if not options.techniques:
         return original
     progress("compress", "running the original", None)
@@ -138,6 +139,16 @@ def compressed(
         facts = {**record.facts, "quality": dict(reference.quality(model)), "measured_seconds": clock.seconds}
         model = replace(model, history=(*model.history[:-1], replace(record, facts=facts)))
     return settled(model, scratch)
+
+
+def _with_corpus(recipe: Recipe) -> CompressOptions:
+    """Return what is asked for, with the corpus of the vocabulary named: its own, or the data of the rest."""
+    options, vocabulary = recipe.compress, recipe.compress.vocabulary
+    source = options if options.data is not None else recipe.calibration
+    if vocabulary is None or vocabulary.data is not None or source.data is None:
+        return options
+    named = vocabulary.model_copy(update={"data": source.data, "column": vocabulary.column or source.column})
+    return options.model_copy(update={"vocabulary": named})
 
 
 def _samples(recipe: Recipe, model: TorchModel, data: UserData) -> tuple[Sample, ...]:

@@ -18,11 +18,16 @@ from collections.abc import Callable
 from typing import Any
 
 from edgekit.compress.base import Data
+from edgekit.compress.layers import drop_layers
+from edgekit.compress.vocabulary import trim_vocabulary
 from edgekit.compression import CompressOptions
 from edgekit.latency_table import TableRequest
 from edgekit.model import TorchModel
 
-STEPS: dict[str, Callable[[TorchModel, Any, Data], TorchModel]] = {}
+STEPS: dict[str, Callable[[TorchModel, Any, Data], TorchModel]] = {
+    "vocabulary": trim_vocabulary,
+    "layers": drop_layers,
+}
 """Technique -> its function; the order is that of `edgekit.compression.TECHNIQUES`."""
 
 
