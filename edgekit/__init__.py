@@ -3,6 +3,7 @@
 The public verbs; each is imported when it is first used, so that `import edgekit` costs nothing::
 
     export(recipe, output)        a model all the way to packages       -> ExportResult
+    compress_model(recipe, output)  a smaller model, as a directory     -> CompressResult
     revalidate(package)           a package's gates once more           -> Verdict
     explain(package)              where its time goes, and why          -> Explanation
     compare(packages)             packages side by side                 -> Comparison
@@ -24,6 +25,8 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "export": "edgekit.pipeline",
     "ExportResult": "edgekit.pipeline",
+    "compress_model": "edgekit.compressing",
+    "CompressResult": "edgekit.compressing",
     "revalidate": "edgekit.revalidation",
     "explain": "edgekit.explaining",
     "Explanation": "edgekit.validate.explanation",

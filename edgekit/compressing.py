@@ -1,4 +1,4 @@
-"""`compress`: a model made smaller before it is exported, each step measured against the original."""
+"""`compress_model`: a model made smaller before it is exported, each step measured against the original."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _DEFAULT_TARGET = "cpu-x86"
 
 @dataclass(frozen=True)
 class CompressResult:
-    """What `compress` made.
+    """What `compress_model` made.
 
     Attributes:
         output: The model's directory.
@@ -58,7 +58,7 @@ class CompressResult:
         }
 
 
-def compress(
+def compress_model(
     recipe: Recipe, output: Path, *, force: bool = False, progress: Progress = silent
 ) -> CompressResult:
     """Make a model smaller and write it as a directory that loads again.
@@ -77,8 +77,10 @@ def compress(
     if not recipe.compress.techniques:
         raise RecipeError(
             "nothing says how to make the model smaller",
-            "Give a technique, such as --layers 4 or --vocabulary 12000, or a recipe with [compress.…] tables.",
+            "Give a technique, such as --layers 4 or --vocabulary 12000, or a recipe with [compress] tables.",
         )
+    for target in recipe.targets:
+        load_profile(target)
     if recipe.calibration.data is None and recipe.compress.data is not None:
         own = recipe.compress
         given = DataOptions(data=own.data, column=own.column, samples=own.samples)

@@ -53,8 +53,8 @@ class Reference:
         )
         if not kept:
             raise ModelError(
-                "the compressed model has no output that could be compared with the original's: its tokenizer "
-                "cuts every held-out text into other tokens, and each token has an output of its own",
+                "no output of the compressed model can be compared with the original's: its tokenizer cuts "
+                "every held-out text into other tokens, and each token has an output of its own",
                 "Leave [compress.vocabulary] out for this task, or keep a larger vocabulary.",
             )
         return Golden(own.task, kept)

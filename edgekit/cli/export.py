@@ -45,6 +45,7 @@ def _gates(context: click.Context, parameter: click.Parameter, values: tuple[str
 @click.option("--max-length", type=int, help="Longest token sequence.  [default: the model's]")
 @click.option("--revision", help="Hub revision.")
 @click.option("--allow-pickle", is_flag=True, default=None, help="Load a pickle checkpoint, weights only.")
+@click.option("--weights", help="For package.module:factory: the folder that `edgekit compress` made of it.")
 @click.option(
     "--ship",
     type=click.Choice(["static", "dynamic", "float", "best"]),
@@ -165,7 +166,7 @@ def _recipe(path: Path | None, flags: dict[str, Any]) -> Recipe:
         "min_runtime": flags["min_runtime"],
         "keep_float": flags["keep_float"],
         "gates": flags["gates"],
-        "model_options": {key: flags[key] for key in ("revision", "allow_pickle", "max_length")},
+        "model_options": {key: flags[key] for key in ("revision", "allow_pickle", "max_length", "weights")},
         "calibration": {
             "data": flags["calibration"],
             "column": flags["column"],
@@ -221,6 +222,8 @@ def _print_plan(recipe: Recipe, output: Path | None, as_json: bool) -> None:
     click.echo("# The way\n")
     graphs = sorted({(p.onnx.opset, p.onnx.ir_version) for p in profiles})
     click.echo(f"load      {recipe.model}")
+    if recipe.compress.techniques:
+        click.echo(f"compress  {', '.join(recipe.compress.techniques)}; measure each against the original")
     for opset, ir_version in graphs:
         click.echo(f"export    opset {opset}, IR {ir_version}; compare with PyTorch; optimize; compare again")
     if any(calibrates(recipe, profile) for profile in profiles):

@@ -18,6 +18,7 @@ from edgekit.report import explained, svg, wording
 from edgekit.report.document import Document, completed
 from edgekit.report.matrix import headline_levels, matrix_rows, matrix_sentence
 from edgekit.report.page import render_page
+from edgekit.report.waterfall import waterfall
 
 RULES: tuple[tuple[str, str], ...] = (
     ("hardware.isa", "Instruction set"),
@@ -152,6 +153,7 @@ def _section(report: Document, markup: Any) -> dict[str, Any]:
         "no_speed": wording.no_speed(report),
         "latency": verdict["latency"],
         "latency_note": verdict["latency_note"],
+        "waterfall": waterfall(report),
         "candidates": [_candidate(entry, report) for entry in report["candidates"]],
         "matrix": (rows := matrix_rows(report)),
         "matrix_levels": headline_levels(rows),

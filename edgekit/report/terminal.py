@@ -15,6 +15,7 @@ from edgekit.report.compare import Comparison
 from edgekit.report.compare_page import check_json, how, say_count, say_made_in, say_speed, short
 from edgekit.report.document import Document, TargetReport, completed, strict_json
 from edgekit.report.matrix import matrix_rows
+from edgekit.report.waterfall import Stage
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -97,6 +98,28 @@ def matrix_table(verdict: Verdict) -> Table:
             row.native,
             "\n".join(row.speed) or "–",
             row.runtime,
+        )
+    return table
+
+
+def waterfall_table(stages: Sequence[Stage]) -> Table:
+    """Return one row per stage: what is left of the original's quality after it, and what it cost."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    table.add_column("After", overflow="fold")
+    table.add_column("Parameters", justify="right")
+    for name, _ in stages[0].figures:
+        table.add_column(name.capitalize(), justify="right", overflow="fold")
+    table.add_column("Spent", justify="right")
+    for stage in stages:
+        figures = dict(stage.figures)
+        table.add_row(
+            _plain(stage.name),
+            f"{stage.parameters:,}" if stage.parameters else "",
+            *(figures.get(name, "–") for name, _ in stages[0].figures),
+            "–" if stage.spent is None else f"{stage.spent:+.4f}",
         )
     return table
 

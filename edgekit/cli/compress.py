@@ -1,0 +1,183 @@
+"""`edgekit compress`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from edgekit.compressing import CompressResult
+    from edgekit.recipe import Recipe
+
+
+class _Layers(click.ParamType):
+    name = "N|I,J,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read `4` as how many, `0,1,3,5` as which."""
+        try:
+            numbers = [int(part) for part in str(value).split(",")]
+        except ValueError:
+            self.fail(f"'{value}' is neither a number nor a list of numbers, e.g. 4 or 0,1,3,5", param, ctx)
+        return numbers if "," in str(value) else numbers[0]
+
+
+class _Vocabulary(click.ParamType):
+    name = "TOKENS|SHARE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read `12000` as how many tokens, `0.999` as the share of the corpus."""
+        try:
+            return float(value) if "." in str(value) else int(value)
+        except ValueError:
+            self.fail(f"'{value}' is neither a count such as 12000 nor a share such as 0.999", param, ctx)
+
+
+@click.command(no_args_is_help=True)
+@click.argument("model", required=False)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder to make.  [required]")
+@click.option(
+    "--recipe", "recipe_path", type=click.Path(path_type=Path), help="Recipe file; flags win over it."
+)
+@click.option("--task", help="What the model is for; inferred where it is left out.")
+@click.option("-d", "--data", help="Samples to look at: .txt, .jsonl, .csv, .npz, or a folder of images.")
+@click.option("--column", help="Column of a .csv or key of a .jsonl that holds the sample.")
+@click.option("--label-column", help="Column, key or array that holds the label; only accuracy needs it.")
+@click.option("--samples", type=int, help="Samples to look at, at most.  [default: 512]")
+@click.option("--validation", help="Samples to measure the loss on; left out, they are held out from --data.")
+@click.option("--validation-samples", type=int, help="Validation samples at most.  [default: 128]")
+@click.option("--seed", type=int, help="Seed of every random choice.  [default: 0]")
+@click.option("--max-length", type=int, help="Longest token sequence.  [default: the model's]")
+@click.option("--revision", help="Hub revision.")
+@click.option("--allow-pickle", is_flag=True, default=None, help="Load a pickle checkpoint, weights only.")
+@click.option("--weights", help="For package.module:factory: what compress made of it before.")
+@click.option("--adapter", "adapters", multiple=True, help="LoRA folder to merge first; repeatable.")
+@click.option(
+    "--vocabulary", type=_Vocabulary(), help="Keep so many tokens, or those of a share of the corpus."
+)
+@click.option("--corpus", help="Texts that say which tokens are needed.  [default: --data]")
+@click.option("--embedding-rank", type=int, help="Width of a narrower table of token embeddings.")
+@click.option("--layers", type=_Layers(), help="Keep so many layers, or these.")
+@click.option("--ffn", type=int, help="Neurons that stay in each feed-forward block.")
+@click.option("--heads", type=int, help="Attention heads that stay in each layer.")
+@click.option("--time", type=float, help="Share of the layers' time that may remain, as measured in int8.")
+@click.option("--multiply-adds", type=float, help="Share of the layers' multiply-adds that may remain.")
+@click.option("--no-repair", is_flag=True, help="Do not fit what follows removed parts anew.")
+@click.option("--channels", type=float, help="Share of a CNN's multiply-adds that may remain.")
+@click.option("--low-rank", type=float, help="Share of the matrices' parameters that may remain.")
+@click.option("--sparsity", type=float, help="Share of the weights to set to zero: a smaller download only.")
+@click.option(
+    "-t", "--target", help="Target whose types are timed for --time and --low-rank.  [default: cpu-x86]"
+)
+@click.option("--force", is_flag=True, help="Replace the output folder if it is there.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
+@click.option("-v", "--verbose", is_flag=True, help="Also print what each step left alone.")
+@click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+def command(
+    recipe_path: Path | None,
+    output: Path | None,
+    force: bool,
+    as_json: bool,
+    verbose: bool,
+    quiet: bool,
+    **flags: Any,
+) -> None:
+    """Make MODEL smaller without training: fewer tokens, layers, heads, neurons, channels; lower rank.
+
+    Writes a model directory that `edgekit export` takes, and that says what each step cost: outputs are
+    compared with the original's on held-out samples. No labels are needed. The same steps are tables of
+    [compress] in a recipe for `edgekit export`.
+
+    \b
+    edgekit compress ./all-MiniLM-L6-v2 -d texts.txt --vocabulary 12000 --layers 4 -o build/small
+    """
+    from rich.console import Console
+
+    from edgekit.cli.progress import shown_progress
+
+    recipe = _recipe(recipe_path, flags)
+    if output is None:
+        raise click.UsageError("Missing option '-o' / '--output'.")
+    with shown_progress(Console(stderr=True), quiet=quiet or as_json) as progress:
+        from edgekit.compressing import compress_model
+
+        result = compress_model(recipe, output, force=force, progress=progress)
+    if as_json:
+        from edgekit.report.document import strict_json
+        from edgekit.store import dump_json
+
+        click.echo(dump_json(strict_json(result.to_json())), nl=False)
+    elif not quiet:
+        _print_result(result, verbose)
+
+
+def _recipe(path: Path | None, flags: dict[str, Any]) -> Recipe:
+    from edgekit.recipe import overlay, read_table, recipe_from_table
+
+    table = {
+        "model": flags["model"],
+        "task": flags["task"],
+        "targets": [flags["target"]] if flags["target"] else None,
+        "seed": flags["seed"],
+        "model_options": {key: flags[key] for key in ("revision", "allow_pickle", "max_length", "weights")},
+        "calibration": {
+            "data": flags["data"],
+            "column": flags["column"],
+            "label_column": flags["label_column"],
+            "samples": flags["samples"] or (512 if flags["data"] else None),
+        },
+        "validation": {
+            "data": flags["validation"],
+            "column": flags["column"] if flags["validation"] else None,
+            "label_column": flags["label_column"] if flags["validation"] else None,
+            "samples": flags["validation_samples"],
+        },
+        "compress": {"samples": flags["samples"], **_techniques(flags)},
+    }
+    merged = overlay(read_table(path) if path else {}, table)
+    if "model" not in merged:
+        raise click.UsageError("Missing argument 'MODEL' (or 'model' in --recipe).")
+    return recipe_from_table(merged, f"recipe {path}" if path else "request")
+
+
+def _techniques(flags: dict[str, Any]) -> dict[str, Any]:
+    """Return the tables of `[compress]` that flags ask for; none for a technique that no flag names."""
+    vocabulary = flags["vocabulary"]
+    width = {key: flags[key] for key in ("ffn", "heads", "time", "multiply_adds")}
+    repair = False if flags["no_repair"] else None
+    tables: dict[str, dict[str, Any]] = {
+        "adapters": {"paths": list(flags["adapters"]) or None},
+        "vocabulary": {
+            "tokens": vocabulary if isinstance(vocabulary, int) else None,
+            "coverage": vocabulary if isinstance(vocabulary, float) else None,
+            "data": flags["corpus"],
+        },
+        "embeddings": {"rank": flags["embedding_rank"]},
+        "layers": {"keep": flags["layers"]},
+        "width": width | ({"repair": repair} if any(width.values()) else {}),
+        "channels": {"multiply_adds": flags["channels"]} | ({"repair": repair} if flags["channels"] else {}),
+        "low_rank": {"parameters": flags["low_rank"]},
+        "sparsity": {"share": flags["sparsity"]},
+    }
+    return {name: table for name, table in tables.items() if any(v is not None for v in table.values())}
+
+
+def _print_result(result: CompressResult, verbose: bool) -> None:
+    from edgekit.cli.tables import stdout_console
+    from edgekit.report.terminal import waterfall_table
+    from edgekit.report.waterfall import stages
+
+    console = stdout_console()
+    console.print(waterfall_table(stages([record.to_json() for record in result.history])))
+    console.print()
+    for record in result.history:
+        if record.stage == "compress":
+            console.print(f"{record.step}: {record.did}", markup=False, soft_wrap=True)
+            for skip in record.skipped if verbose else ():
+                console.print(f"    left alone: {skip.what}: {skip.why}", markup=False, soft_wrap=True)
+    kept = result.parameters / result.parameters_before
+    click.echo(f"\n{result.parameters_before:,} -> {result.parameters:,} parameters ({kept:.0%}).")
+    click.echo(f"Model: {result.output}")
+    click.echo(f"Next:  edgekit export {result.output} -t cpu-x86 -c SAMPLES -o OUTPUT")
