@@ -61,6 +61,7 @@ def resolve(recipe: Recipe) -> tuple[TargetProfile, ...]:
         )
     refuse_unknown_gates(recipe.gates, TASKS if recipe.task is None else [task_named(recipe.task).name])
     for profile in profiles:
+        refuse_tables(recipe, profile)
         refuse_unknown_gates(profile.policy.gates, TASKS)
         refuse_unknown_runners(profile, recipe.verify.on)
     return profiles
@@ -76,6 +77,26 @@ def calibrates(recipe: Recipe, profile: TargetProfile) -> bool:
     if recipe.quantize.method == "none":
         return False
     return recipe.latency.candidates or ship_of(recipe, profile) in ("static", "best")
+
+
+def refuse_tables(recipe: Recipe, profile: TargetProfile) -> None:
+    """Raise `RecipeError` if the request wants embedding tables in a form that a target does not have."""
+    wanted, rules = recipe.quantize.embeddings, profile.quantization
+    if wanted is None:
+        return
+    ships = ship_of(recipe, profile)
+    if ships not in ("static", "best"):
+        why = f"it ships the {ships} form, and only static int8 has tables of this kind"
+    elif rules.embeddings != "int8-per-row":
+        why = f"it stores embedding tables {rules.embeddings.replace('-', ' ')}"
+    elif wanted == "int4" and rules.int4_tables == "none":
+        why = "its runtime does not read such tables"
+    else:
+        return
+    raise RecipeError(
+        f"--embeddings {wanted} is nothing for the target {profile.name}: {why}",
+        "Leave --embeddings out for this target.",
+    )
 
 
 def refuse_output(output: Path, recipe: Recipe, *, force: bool, marker: str = "report.json") -> None:

@@ -122,6 +122,8 @@ class Quantization(_Table):
         reduce_range: Weights that saturating kernels cannot overflow: 7 bits (-64..64) in convolutions, in
             matrix products only as much as their largest pair of neighbours needs.
         embeddings: How tables read by `Gather` are stored; in a whole graph, as the activations are.
+        int4_tables: What reads a table that a request wants in 4 bits: standard operators, or one of ONNX
+            Runtime's own, which is there from 1.20 on; `none` refuses such a request.
         matmul_ops: Op types quantized where their weight is constant, outputs left in float.
         conv_ops: Op types quantized with their outputs, in graphs that contain a convolution.
         float_entries: Leave small and depthwise convolutions that read float values in float, where they are
@@ -135,6 +137,7 @@ class Quantization(_Table):
     per_channel: bool = True
     reduce_range: bool = False
     embeddings: Literal["int8-per-row", "float", "as-activations"] = "int8-per-row"
+    int4_tables: Literal["standard-operators", "gather-block-quantized", "none"] = "standard-operators"
     matmul_ops: tuple[Literal["MatMul", "Gemm"], ...] = ("MatMul", "Gemm")
     conv_ops: tuple[ConvOp, ...] = get_args(ConvOp)
     float_entries: bool = False
@@ -329,6 +332,14 @@ def _refuse_contradictions(profile: TargetProfile, what: str) -> None:
             f"{what}: quantization.scope = 'whole-graph' needs onnx.static_shape",
             "Processors that run whole graphs compile them for one shape: static_shape = { sequence = 128 }.",
         )
+    if rules.int4_tables == "gather-block-quantized" and (
+        onnx.ir_version < 10 or _release(onnx.min_runtime, what) < (1, 20)
+    ):
+        raise ProfileError(
+            f"{what}: quantization.int4_tables = 'gather-block-quantized' needs onnx.min_runtime 1.20 and"
+            f" onnx.ir_version 10 or newer, and they are {onnx.min_runtime} and {onnx.ir_version}",
+            "Take 'standard-operators', or let the target need a newer runtime.",
+        )
     if whole != (rules.embeddings == "as-activations"):
         raise ProfileError(
             f"{what}: quantization.embeddings = '{rules.embeddings}' does not fit"
@@ -347,12 +358,7 @@ def newest_read_by(release: str, what: str = "--min-runtime") -> tuple[int, int]
     Raises:
         ProfileError: It is no release, or older than the oldest opset that can be exported.
     """
-    try:
-        wanted = tuple(int(part) for part in release.split("."))[:2]
-    except ValueError:
-        wanted = ()
-    if len(wanted) < 2:
-        raise ProfileError(f"{what}: '{release}' is not a release of ONNX Runtime", "Write e.g. 1.18.")
+    wanted = _release(release, what)
     fitting = [limits for since, limits in _READS.items() if since <= wanted]
     if not fitting:
         raise ProfileError(
@@ -360,6 +366,17 @@ def newest_read_by(release: str, what: str = "--min-runtime") -> tuple[int, int]
             "The oldest that does is 1.14.",
         )
     return fitting[-1]
+
+
+def _release(text: str, what: str) -> tuple[int, ...]:
+    """Return the first two numbers of a release."""
+    try:
+        found = tuple(int(part) for part in text.split("."))[:2]
+    except ValueError:
+        found = ()
+    if len(found) < 2:
+        raise ProfileError(f"{what}: '{text}' is not a release of ONNX Runtime", "Write e.g. 1.18.")
+    return found
 
 
 def lowered_to(profile: TargetProfile, release: str) -> TargetProfile:

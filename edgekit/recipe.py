@@ -63,6 +63,8 @@ class QuantizeOptions(_Table):
         range_method: How a tensor's range is chosen from its statistics.
         percentile: Two-sided coverage for `range_method = "percentile"`, in percent.
         rounding: `nearest`, or `compensated`: each weight's error is made up for by those rounded after it.
+        embeddings: How tables read by `Gather` are stored: `int8` with a scale per row, `int4` with one per
+            block of 32 numbers (small tables stay int8). None takes the target's.
         mixed: Leave the layers that lose most in float where the gates would fail, as few as it takes.
         max_drop: Loss against float that is allowed of the task's main measure, 0.01 being a point: of
             accuracy, or without labels of equal decisions; of the F1 of labels; of the mean cosine and the
@@ -76,6 +78,7 @@ class QuantizeOptions(_Table):
     range_method: Literal["mse", "minmax", "percentile", "entropy"] = "mse"
     percentile: Annotated[float, Field(gt=50, le=100)] = 99.99
     rounding: Literal["nearest", "compensated"] = "compensated"
+    embeddings: Literal["int8", "int4"] | None = None
     mixed: bool = True
     max_drop: Annotated[float, Field(gt=0, lt=1)] | None = None
     exclude: tuple[str, ...] = ()

@@ -110,3 +110,31 @@ def test_only_static_int8_needs_calibration(request_, ship, needed):
     profile = load_profile("arm64")
     assert ship_of(recipe(**request_), profile) == ship
     assert calibrates(recipe(**request_), profile) is needed
+
+
+@pytest.mark.parametrize(
+    ("target", "more", "why"),
+    [
+        ("android-qnn", {"quantize": {"embeddings": "int4"}}, "stores embedding tables as activations"),
+        ("android-qnn", {"quantize": {"embeddings": "int8"}}, "stores embedding tables as activations"),
+        ("cpu-x86", {"quantize": {"embeddings": "int4"}, "ship": "dynamic"}, "it ships the dynamic form"),
+        ("cpu-x86", {"quantize": {"embeddings": "int4", "method": "none"}}, "it ships the float form"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_tables_that_a_target_does_not_have_are_refused_by_its_name(target, more, why):
+    with pytest.raises(RecipeError, match=f"nothing for the target {target}: .*{why}"):
+        resolve(recipe(targets=[target], **more))
+
+
+def test_a_target_whose_runtime_reads_no_four_bits_is_refused_them_alone(tmp_path: Path):
+    (tmp_path / "mine.toml").write_text('extends = "arm64"\n[quantization]\nint4_tables = "none"\n')
+    target = str(tmp_path / "mine.toml")
+    assert resolve(recipe(targets=[target], quantize={"embeddings": "int8"}))
+    with pytest.raises(RecipeError, match="mine: its runtime does not read such tables"):
+        resolve(recipe(targets=[target], quantize={"embeddings": "int4"}))
+
+
+@pytest.mark.parametrize("target", ["cpu-x86", "cpu-x86-avx2", "cpu-x86-portable", "arm64", "web-wasm"])
+def test_other_targets_take_tables_in_four_bits(target):
+    assert resolve(recipe(targets=[target], quantize={"embeddings": "int4"}))

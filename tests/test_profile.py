@@ -267,3 +267,24 @@ def test_an_older_runtime_keeps_the_static_shape_and_cannot_have_16_bits() -> No
     assert lowered_to(profile, "1.20").onnx.static_shape == profile.onnx.static_shape
     with pytest.raises(ProfileError, match=r"for ONNX Runtime 1\.16: 16-bit codes need onnx.opset 21"):
         lowered_to(profile, "1.16")
+
+
+@pytest.mark.parametrize(("release", "ir_version"), [("1.19", 10), ("1.18", 10), ("1.20", 9)])
+def test_the_operator_for_tables_in_four_bits_needs_a_runtime_that_has_it(release, ir_version) -> None:
+    table = MINIMAL | {
+        "onnx": {"opset": 20, "ir_version": ir_version, "min_runtime": release},
+        "quantization": MINIMAL["quantization"] | {"int4_tables": "gather-block-quantized"},
+    }
+    with pytest.raises(ProfileError, match=r"needs onnx.min_runtime 1.20 and onnx.ir_version 10 or newer"):
+        profile_from_table("board", table)
+
+
+def test_a_target_with_that_operator_cannot_be_lowered_below_it() -> None:
+    table = MINIMAL | {
+        "onnx": {"opset": 20, "ir_version": 10, "min_runtime": "1.22"},
+        "quantization": MINIMAL["quantization"] | {"int4_tables": "gather-block-quantized"},
+    }
+    profile = profile_from_table("board", table)
+    assert lowered_to(profile, "1.20").quantization.int4_tables == "gather-block-quantized"
+    with pytest.raises(ProfileError, match=r"for ONNX Runtime 1\.18: quantization.int4_tables"):
+        lowered_to(profile, "1.18")

@@ -66,6 +66,11 @@ def _gates(context: click.Context, parameter: click.Parameter, values: tuple[str
     type=click.Choice(["nearest", "compensated"]),
     help="Rounding of weights.  [default: compensated]",
 )
+@click.option(
+    "--embeddings",
+    type=click.Choice(["int8", "int4"]),
+    help="Embedding tables: one scale per row, or 4 bits with one per block.  [default: the target's]",
+)
 @click.option("--no-mixed", is_flag=True, help="Let a gate fail rather than leave layers in float.")
 @click.option(
     "--max-drop",
@@ -186,6 +191,7 @@ def _recipe(path: Path | None, flags: dict[str, Any]) -> Recipe:
             "range_method": flags["range_method"],
             "percentile": flags["percentile"],
             "rounding": flags["rounding"],
+            "embeddings": flags["embeddings"],
             "mixed": False if flags["no_mixed"] else None,
             "max_drop": flags["max_drop"],
             "exclude": list(flags["exclude"]) or None,

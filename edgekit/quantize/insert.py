@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgekit import graph as g
-from edgekit.quantize.schemes import Affine, quantize_product_weight
+from edgekit.quantize.schemes import Affine
 
 
 def quantize_dequantize(graph: ir.Graph, value: ir.Value, affine: Affine, name: str) -> list[ir.Node]:
@@ -167,34 +167,3 @@ def int32_bias(
     steps = np.divide(bias, scale, out=np.zeros(bias.shape), where=scale > 0, dtype=np.float64)
     codes = np.clip(np.rint(steps), -(2**31 - 1), 2**31 - 1).astype(np.int32)
     node.replace_input_with(2, dequantized_weight(graph, node, codes, scale, 0, name))
-
-
-_ROWS_AT_ONCE = 1 << 16
-"""Of a table: its float copies on the way would otherwise take several times its size."""
-
-
-def embedding_per_row(graph: ir.Graph, node: ir.Node) -> int:
-    """Store the table of a Gather as int8 with one scale per row, and return the bytes saved.
-
-    `Gather(table, ids)` becomes `Cast(Gather(codes, ids)) * Gather(scales, ids)`: standard operators, and
-    only the rows that are read are turned back into float.
-    """
-    table_value, ids = node.inputs[0], node.inputs[1]
-    table = g.constant(table_value)
-    assert table is not None and table_value is not None
-    codes, scale = np.empty(table.shape, np.int8), np.empty(len(table), np.float32)
-    for start in range(0, len(table), _ROWS_AT_ONCE):
-        part = slice(start, start + _ROWS_AT_ONCE)
-        found = quantize_product_weight(table[part].T, per_channel=True, saturation_safe=False)
-        codes[part], scale[part] = found[0].T, found[1]
-    name = table_value.name or "table"
-    rows = ir.node("Gather", [g.add_constant(graph, f"{name}_quantized", codes), ids], name=f"{name}_rows")
-    cast = ir.node("Cast", [rows.outputs[0]], {"to": ir.DataType.FLOAT}, name=f"{name}_cast")
-    scales = ir.node(
-        "Gather", [g.add_constant(graph, f"{name}_scale", scale[:, None]), ids], name=f"{name}_scales"
-    )
-    real = ir.node("Mul", [cast.outputs[0], scales.outputs[0]], name=f"{name}_real")
-    for made, suffix in ((rows, "rows"), (cast, "cast"), (scales, "scales")):
-        made.outputs[0].name = f"{name}_{suffix}_value"
-    g.replace_node(graph, node, [rows, cast, scales, real])
-    return table.nbytes - codes.nbytes - scale.nbytes

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx_ir as ir
 
 from edgekit import graph as g
+from edgekit.errors import RecipeError
 from edgekit.model import OnnxModel
 from edgekit.profile import TargetProfile
+from edgekit.quantize.blocks import BLOCK
 from edgekit.quantize.calibrate import Calibration, refuse_quantized
 from edgekit.quantize.compact import compact
 from edgekit.quantize.conv_form import quantize_convolutions
-from edgekit.quantize.insert import embedding_per_row
 from edgekit.quantize.linear import LinearRules
 from edgekit.quantize.plan import Plan, make_plan
 from edgekit.quantize.products import quantize_products
 from edgekit.quantize.schemes import ActivationScheme
+from edgekit.quantize.tables import StoredTable, store_tables
 from edgekit.quantize.whole import quantize_whole
 from edgekit.recipe import QuantizeOptions
-from edgekit.record import Clock
+from edgekit.record import Clock, Skip, StepRecord
 
 
 def quantize(
@@ -38,8 +41,14 @@ def quantize(
 
     Raises:
         ModelError: The graph is quantized already.
+        RecipeError: The options ask for something that the target does not have.
     """
-    if profile.quantization.scope == "whole-graph":
+    whole = profile.quantization.scope == "whole-graph"
+    if options.embeddings == "int4" and (whole or profile.quantization.int4_tables == "none"):
+        raise RecipeError(
+            f"{profile.name} has no embedding tables in 4 bits", "Leave --embeddings out for this target."
+        )
+    if whole:
         return quantize_whole(model, calibration, profile, options, path)
     loaded, rules, before = g.load(model.only.path), profile.quantization, model.file_bytes
     refuse_quantized(loaded, model.only.path)
@@ -93,9 +102,12 @@ def quantize(
         )
     if plan.embeddings:
         clock = Clock()
-        saved = sum(embedding_per_row(loaded.graph, node) for node in plan.embeddings)
-        did = f"stored {len(plan.embeddings)} embedding tables as int8 with one scale per row"
-        records.append(clock.record("quantize", "embeddings", did, bytes_saved=saved))
+        g.remove_unused(loaded)  # what products read before does not count as a reader
+        int4 = options.embeddings == "int4"
+        by_operator = rules.int4_tables == "gather-block-quantized"
+        stored, untouched = store_tables(loaded.graph, plan.embeddings, int4=int4, operator=by_operator)
+        records.append(_tables_record(clock, stored, untouched))
+    clock = Clock()
     g.remove_unused(loaded)
     compact(loaded.graph)
     g.forget_inner_shapes(loaded)
@@ -109,3 +121,37 @@ def quantize(
         bytes_after=after,
     )
     return model.with_step(calibration.record, *records, total, graphs=(graph,))
+
+
+def _tables_record(clock: Clock, stored: Sequence[StoredTable], skipped: Sequence[Skip]) -> StepRecord:
+    """Return what was done to the embedding tables."""
+    saved = sum(table.bytes_saved for table in stored)
+    did = f"stored {len(stored)} embedding tables as int8 with one scale per row"
+    blocks = [table for table in stored if table.form == "int4"]
+    if not blocks:
+        return clock.record("quantize", "embeddings", did, skipped=tuple(skipped), bytes_saved=saved)
+    plural = "s" if len(blocks) > 1 else ""
+    did = f"stored {len(blocks)} embedding table{plural} as int4 with one scale per block"
+    if len(stored) > len(blocks):
+        did += f", {len(stored) - len(blocks)} as int8 with one scale per row"
+    tables = [
+        {
+            "name": table.name,
+            "form": table.form,
+            "rows": table.shape[0],
+            "columns": table.shape[1],
+            "error": float(f"{table.error:.3e}"),
+            "zero_points": table.zero_points,
+        }
+        for table in stored
+    ]
+    return clock.record(
+        "quantize",
+        "embeddings",
+        did,
+        skipped=tuple(skipped),
+        bytes_saved=saved,
+        form="int4",
+        block=BLOCK,
+        tables=tables,
+    )

@@ -77,7 +77,7 @@ def quantize_whole(
         left_in_float=list(left),
     )
     after = path.stat().st_size
-    total = clock.record(
+    total = Clock().record(
         "quantize",
         "write",
         f"static {rules.activation_type} x {rules.weight_type}, {before / after:.2f}x smaller",

@@ -57,7 +57,8 @@ class Inspection:
         ops: Op type -> count, most frequent first, those in subgraphs and functions
             included; `domain.Op` outside `ai.onnx`.
         weighted_layers: Op type -> (layers whose weight is 8-bit or smaller, layers with constant weights).
-        parameters: Elements of all weights (floats and 4- or 8-bit integers; no shapes or indices).
+        parameters: Elements of all weights (floats and 4- or 8-bit integers; no shapes or indices); a byte
+            with two codes of an embedding table is two.
         quantized_parameters: Elements stored as 4- or 8-bit integers.
         bytes_by_dtype: Type name -> bytes of constants of that type, largest first.
         external_files: Names of the files beside it that hold weights.
@@ -130,10 +131,11 @@ def inspection_from_model(model: onnx.ModelProto, path: Path) -> Inspection:
     external = external_files(tensors, path)
     elements: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
+    packed = {name for graph in graphs for name in _packed_tables(graph)}
     for tensor in tensors:
         name = _dtype_name(tensor.data_type)
         count = math.prod(max(size, 0) for size in tensor.dims)
-        elements[name] += count
+        elements[name] += 2 * count if tensor.name in packed else count
         sizes[name] += _tensor_bytes(tensor, count, path)
     integer = sum(elements[name] for name in _INTEGER_WEIGHTS)
     files = (path, *(path.parent / name for name in external))
@@ -193,6 +195,14 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
             if attribute.HasField("t"):
                 yield attribute.t
             yield from attribute.tensors
+
+
+def _packed_tables(graph: onnx.GraphProto) -> Iterator[str]:
+    """Yield the constants that hold two 4-bit codes in each byte: their rows are read and then shifted."""
+    shifted = {node.input[0] for node in graph.node if node.op_type == "BitShift"}
+    for node in graph.node:
+        if node.op_type == "Gather" and node.output[0] in shifted:
+            yield node.input[0]
 
 
 def _tensor_bytes(tensor: onnx.TensorProto, count: int, path: Path) -> int:
