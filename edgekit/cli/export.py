@@ -269,7 +269,8 @@ def _json(result: ExportResult) -> str:
 def _print_result(result: ExportResult, verbose: bool) -> None:
     from edgekit.cli.tables import stdout_console
     from edgekit.report.matrix import matrix_sentence
-    from edgekit.report.terminal import forms_table, summary_table
+    from edgekit.report.terminal import forms_table, summary_table, waterfall_table
+    from edgekit.report.waterfall import waterfall
 
     console = stdout_console()
     documents = [report.to_json() for report in result.reports]
@@ -278,6 +279,13 @@ def _print_result(result: ExportResult, verbose: bool) -> None:
         if document["candidates"]:
             console.print(f"\nForms for {document['verdict']['target']}", style="bold", markup=False)
             console.print(forms_table(document))
+            console.print()
+    for document in documents:
+        if steps := waterfall(document):
+            console.print(
+                f"\nWhat each step cost, {document['verdict']['target']}", style="bold", markup=False
+            )
+            console.print(waterfall_table(steps))
             console.print()
     for report, document in zip(result.reports, documents, strict=True):
         proved = f"Level: {report.verdict.level}. {matrix_sentence(document)}".strip()
