@@ -62,6 +62,7 @@ TYPES_ONLY = {("model", "tasks")}
 
 OWNERS: dict[str, tuple[str, ...]] = {
     "torch": ("structure", "source", "to_onnx", "compress"),
+    "torch_pruning": ("compress/channel_groups",),
     "transformers": ("source", "to_onnx"),
     "optimum": ("source", "to_onnx"),
     "sentence_transformers": ("source", "to_onnx"),

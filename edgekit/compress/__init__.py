@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from edgekit.compress.base import Data
+from edgekit.compress.channels import prune_channels
 from edgekit.compress.embeddings import factorize_embeddings
 from edgekit.compress.layers import drop_layers
 from edgekit.compress.vocabulary import trim_vocabulary
@@ -29,6 +30,7 @@ STEPS: dict[str, Callable[[TorchModel, Any, Data], TorchModel]] = {
     "vocabulary": trim_vocabulary,
     "embeddings": factorize_embeddings,
     "layers": drop_layers,
+    "channels": prune_channels,
 }
 """Technique -> its function; the order is that of `edgekit.compression.TECHNIQUES`."""
 
