@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgekit.errors import ModelError
+from edgekit.graph_file import read_model, write_model
 from edgekit.model import Graph, Signature, TensorSpec
 from edgekit.store import writing
 
@@ -22,13 +23,13 @@ _MAX_INLINE_BYTES = 2**31 - 2**26
 
 
 def load(path: Path) -> ir.Model:
-    """Return the model in a file.
+    """Return the model in a file, which has to stay as it is: large weights are read when they are asked for.
 
     Raises:
         ModelError: The file is not an ONNX model.
     """
     try:
-        return ir.load(path)
+        return read_model(path)
     except Exception as error:  # protobuf, onnx_ir and the file system each raise their own
         raise ModelError(f"{path} is not an ONNX model: {error}") from None
 
@@ -42,14 +43,8 @@ def save(model: ir.Model, path: Path) -> None:
     if size > _MAX_INLINE_BYTES:
         ir.save(model, path, external_data=f"{path.name}.data")
         return
-    ir.external_data.load_to_model(model)  # what is left of a larger file's weights comes inside
-    proto = ir.serde.serialize_model(model)
-    # Types of constants are told a second time, 80 bytes each; they stand in the constants.
-    typed = [info for info in proto.graph.value_info if info.name not in model.graph.initializers]
-    del proto.graph.value_info[:]
-    proto.graph.value_info.extend(typed)
-    with writing(path) as aside:
-        aside.write_bytes(proto.SerializeToString(deterministic=True))
+    with writing(path) as aside, aside.open("wb") as file:
+        write_model(model, file)
 
 
 def signature(model: ir.Model) -> Signature:
@@ -68,6 +63,12 @@ def saved(model: ir.Model, path: Path, name: str = "model") -> Graph:
     """Save a model and return the `Graph` that names the file."""
     save(model, path)
     return Graph(name, path, signature(model))
+
+
+def release(model: ir.Model) -> None:
+    """Let go of a saved model's weights, which would stay: graphs refer to their nodes and back."""
+    for value in model.graph.initializers.values():
+        value.const_value = None
 
 
 def constant(value: ir.Value | None) -> np.ndarray | None:

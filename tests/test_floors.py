@@ -35,6 +35,7 @@ VALUES = (
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("__init__", "errors"),
     VALUES,
+    ("graph_file",),
     ("graph",),
     ("tasks",),
     ("structure",),
@@ -66,8 +67,8 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "transformers": ("source", "to_onnx"),
     "optimum": ("source", "to_onnx"),
     "sentence_transformers": ("source", "to_onnx"),
-    "onnx": ("machine", "graph", "to_onnx", "optimize", "quantize", "validate", "package"),
-    "onnx_ir": ("graph", "to_onnx", "optimize", "quantize", "validate", "package"),
+    "onnx": ("machine", "graph_file", "graph", "to_onnx", "optimize", "quantize", "validate", "package"),
+    "onnx_ir": ("graph_file", "graph", "to_onnx", "optimize", "quantize", "validate", "package"),
     "onnxscript": ("to_onnx", "optimize"),
     "onnxruntime": ("runtime", "package/ort_format", "runners/child", "runners/qnn_child"),
     "click": ("cli", "__main__"),

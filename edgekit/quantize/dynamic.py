@@ -9,8 +9,6 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-import onnx_ir as ir
-
 from edgekit import graph as g
 from edgekit.model import OnnxModel
 from edgekit.profile import TargetProfile
@@ -35,12 +33,11 @@ def quantize_dynamic(model: OnnxModel, profile: TargetProfile, path: Path) -> On
     clock, before, rules = Clock(), model.file_bytes, profile.quantization
     loaded = g.load(model.only.path)
     refuse_quantized(loaded, model.only.path)
-    proto = ir.serde.serialize_model(loaded)
-    del proto.graph.value_info[:]  # the tool transposes weights and then trips over their old shapes
+    g.forget_inner_shapes(loaded)  # the tool transposes weights and then trips over their old shapes
     logger = logging.getLogger()
     with workspace() as scratch:
         source = scratch / "float.onnx"
-        source.write_bytes(proto.SerializeToString())
+        g.save(loaded, source)
         level = logger.level
         logger.setLevel(logging.ERROR)
         try:
@@ -53,7 +50,7 @@ def quantize_dynamic(model: OnnxModel, profile: TargetProfile, path: Path) -> On
             )
         finally:
             logger.setLevel(level)
-        made = ir.load(scratch / "dynamic.onnx")
+        made = g.load(scratch / "dynamic.onnx")
         made.ir_version = model.ir_version
         graph = g.saved(made, path)
     record = clock.record(

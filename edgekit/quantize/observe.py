@@ -75,9 +75,8 @@ def memory_need(model: OnnxModel, axes: Mapping[str, int], largest: Batch) -> Me
         read = {value.name for value in session.get_inputs()}
         found = session.run(None, {name: largest[name] for name in largest if name in read})
         grown = resident_bytes() - before
-    # While the graph is written its weights are there three times: as they were read, as protobuf messages,
-    # and as the file's bytes; and while it is opened: as the file's bytes, as tensors, and packed. The fourth
-    # time is what the allocator keeps from pass to pass: all-MiniLM-L6-v2 took 3.6 times with six passes.
+    # While the graph is opened its weights are there three times: as the file's bytes, as tensors, and
+    # packed. The fourth time is what the allocator keeps from pass to pass.
     own = max(grown, _COPIES * model.file_bytes)
     tensors = {}
     for (name, axis), shape in zip(axes.items(), found, strict=True):

@@ -112,6 +112,7 @@ def quantize(
     compact(loaded.graph)
     g.forget_inner_shapes(loaded)
     graph = g.saved(loaded, path)
+    g.release(loaded)
     after = path.stat().st_size
     total = clock.record(
         "quantize",

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import onnx
@@ -350,10 +351,11 @@ def test_weights_above_the_limit_of_protobuf_go_beside_the_graph(
 def test_a_full_disk_is_a_storage_error_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(path: Path, data: bytes) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+    def full(model: object, file: BinaryIO) -> None:
+        file.write(b"some of it")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr("edgekit.graph.write_model", full)
     with pytest.raises(StorageError, match="No space left"):
         export_model(tied(), tmp_path / "out", opset=OPSET, ir_version=IR)
     assert list((tmp_path / "out").iterdir()) == []
