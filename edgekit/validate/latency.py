@@ -7,7 +7,7 @@ hit all of them, and the ratio of each turn is what the interval is made from.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -137,7 +137,12 @@ def _time_point(
 
 
 def time_in_turns(
-    sessions: Mapping[str, Any], inputs: Sequence[Mapping[str, np.ndarray]], *, runs: int, label: str
+    sessions: Mapping[str, Any],
+    inputs: Sequence[Mapping[str, np.ndarray]],
+    *,
+    runs: int,
+    label: str,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, np.ndarray]:
     """Return the time of each turn of any number of models, [turns], milliseconds.
 
@@ -149,6 +154,7 @@ def time_in_turns(
         inputs: What each is fed, in their order; what a session does not ask for is left out.
         runs: Timed turns; fewer where the models are slow.
         label: Readable input shape, for messages.
+        clock: Seconds. `time.thread_time` leaves out what other processes take, for sessions of one thread.
 
     Raises:
         ModelError: The runtime fails at this shape.
@@ -171,9 +177,9 @@ def time_in_turns(
         order = order[::-1] if turn % 2 else shuffle.permutation(len(names))
         for index in order:
             name = names[index]
-            begin = time.perf_counter()
+            begin = clock()
             sessions[name].run(None, feeds[name])
-            times[name].append((time.perf_counter() - begin) * 1e3)
+            times[name].append((clock() - begin) * 1e3)
         if turn + 1 >= _FEWEST_RUNS and time.perf_counter() - started > _SECONDS_PER_MODEL * len(names):
             break
     return {name: np.array(taken) for name, taken in times.items()}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,12 @@ class Contestant:
 
 
 def time_side_by_side(
-    contestants: Sequence[Contestant], points: Sequence[tuple[int, int]], *, runs: int, threads: int
+    contestants: Sequence[Contestant],
+    points: Sequence[tuple[int, int]],
+    *,
+    runs: int,
+    threads: int,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[Timings, dict[str, str]]:
     """Time graphs in turns.
 
@@ -43,6 +49,7 @@ def time_side_by_side(
         points: (batch, length); lengths are cut to what every graph takes.
         runs: Timed turns at each point.
         threads: Intra-op threads of every session.
+        clock: See `time_in_turns`.
 
     Returns:
         The times of those that run here, and name -> why not of the others.
@@ -75,7 +82,9 @@ def time_side_by_side(
     return (
         Timings(
             {
-                shape: time_in_turns(sessions, [given[shape] for given in inputs], runs=runs, label=shape)
+                shape: time_in_turns(
+                    sessions, [given[shape] for given in inputs], runs=runs, label=shape, clock=clock
+                )
                 for shape in inputs[0]
             }
         ),
