@@ -22,6 +22,7 @@ from edgekit.quantize.run import CalibrationRun, run_calibration
 from edgekit.recipe import Recipe
 from edgekit.record import Progress, silent
 from edgekit.reference import Reference
+from edgekit.runtime import let_go
 from edgekit.store import sha256_file
 from edgekit.tasks import request_gates
 from edgekit.tasks.base import Preprocessor
@@ -203,6 +204,7 @@ def make_float_graph(job: Job, key: FloatKey, start: Exported) -> FloatGraph:
     samples, run = job.data.calibration, job.calibration_run
     said = f"reading {run.statistics}" if run.statistics else f"running {len(samples)} samples"
     job.progress("calibrate", said, None)
+    let_go()
     singles = SingleBatches(preprocessor, samples, longest=whole)
     calibration = run_calibration(optimized, singles, run, folder, every_tensor=whole)
     audit = audit_calibration(calibration, job.recipe.calibration.samples)

@@ -84,12 +84,12 @@ def constant(value: ir.Value | None) -> np.ndarray | None:
 
 
 def add_constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
-    """Add an initializer under a name that is not taken yet, and return its value."""
+    """Add an initializer, not copied, under a name that is not taken yet, and return its value."""
     unique, number = name, 1
     while unique in graph.initializers:
         number += 1
         unique = f"{name}_{number}"
-    tensor = ir.tensor(np.array(array, order="C"), name=unique)
+    tensor = ir.tensor(np.asarray(array, order="C"), name=unique)
     value = ir.Value(
         name=unique, const_value=tensor, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype)
     )

@@ -9,7 +9,6 @@ graph (`float_graph`). What is each target's own is in `target_run`, what is lef
 
 from __future__ import annotations
 
-import gc
 from pathlib import Path
 
 from edgekit import graph as g
@@ -31,6 +30,7 @@ from edgekit.preflight import (
 from edgekit.quantize.run import CalibrationRun
 from edgekit.recipe import Recipe
 from edgekit.record import Progress, silent
+from edgekit.runtime import let_go
 from edgekit.source import load
 from edgekit.store import workspace, writing_folder
 from edgekit.target_run import TargetRun, run_target
@@ -77,9 +77,8 @@ def export(
         model = compressed(original, recipe, data, scratch, progress)
         job = Job(recipe, ModelFacts.of(model), data, scratch, progress, run)
         exported = export_float_graphs(job, model, original, profiles)
-        # Nothing from here on needs PyTorch. Modules refer to themselves: their weights would stay.
-        del model, original
-        gc.collect()
+        del model, original  # nothing from here on needs PyTorch
+        let_go()
         graphs = {key: make_float_graph(job, key, start) for key, start in exported.items()}
         runs: list[TargetRun] = []
         for target, profile in zip(recipe.targets, profiles, strict=True):

@@ -12,6 +12,7 @@ from edgekit.model import OnnxModel
 from edgekit.preflight import ship_of
 from edgekit.profile import TargetProfile
 from edgekit.record import Clock, Verdict
+from edgekit.runtime import let_go
 from edgekit.validate import validate
 from edgekit.validate.candidates import FORMS, Candidate, Timings
 from edgekit.validate.explanation import Explanation
@@ -62,6 +63,7 @@ def run_target(
     done = len(earlier) / len(job.recipe.targets)
     job.progress("quantize", profile.name, done)
     forms = _twin(job, profile, earlier) or make_forms(job, start, profile)
+    let_go()
     job.progress("validate", profile.name, done)
     shipped, model, candidates, notes = choose(job, start, profile, forms)
     verdict = validate(

@@ -95,3 +95,24 @@ def test_a_file_from_a_newer_version_is_a_model_error() -> None:
     model.ir_version = 99
     with pytest.raises(ModelError, match="IR version"):
         open_session(model.SerializeToString())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the kernel's own figures")
+def test_what_nothing_refers_to_any_more_goes_back_to_the_system() -> None:
+    """In a process of its own: garbage that refers to itself, between things that stay."""
+    code = """
+from edgekit.quantize.observe import resident_bytes
+from edgekit.runtime import let_go
+kept, freed = [], []
+for _ in range(3000):
+    circle = [bytes(16_000)]
+    circle.append(circle)
+    freed.append(circle)
+    kept.append(bytes(100))
+del freed, circle
+before = resident_bytes()
+let_go()
+print(before - resident_bytes())
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(ran.stdout) > 20_000_000

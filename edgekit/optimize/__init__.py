@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -71,7 +70,6 @@ def optimize(
 
     clock, before = Clock(), model.file_bytes
     shapes = probe_shapes(model.only.path, model.only.signature)
-    gc.collect()  # graphs refer to their nodes and back: the probed one would stay, with its weights
     loaded = g.load(model.only.path)
     nodes_before = len(loaded.graph)
     transposed = fold_transpose(loaded)
@@ -90,9 +88,8 @@ def optimize(
         tidy(loaded)
     g.remove_unused(loaded)
     graph = g.saved(loaded, path, model.only.name)
+    g.release(loaded)
     nodes_after = len(loaded.graph)
-    del loaded
-    gc.collect()
     record = clock.record(
         "optimize",
         "rewrite",

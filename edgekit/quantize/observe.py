@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,8 +133,6 @@ def _write_observed(path: Path, names: Sequence[str], to: Path) -> list[str]:
     by_name = {value.name: value for node in model.graph for value in node.outputs}
     if fetched:
         _write(model, [by_name[name] for name in fetched], to)
-    del model, by_name
-    gc.collect()  # graphs refer to their nodes and back: they would stay, with their weights
     return fetched
 
 
@@ -150,8 +147,6 @@ def _write_shapes(path: Path, names: Sequence[str], to: Path) -> None:
         model.graph.append(node)
         shapes.append(node.outputs[0])
     _write(model, shapes, to)
-    del model, values, shapes, node
-    gc.collect()
 
 
 def _write(model: ir.Model, outputs: Sequence[ir.Value], to: Path) -> None:

@@ -20,7 +20,7 @@ from edgekit.quantize.blocks import BLOCK, MIDDLE, BlockCodes, block_codes
 from edgekit.quantize.schemes import quantize_product_weight
 from edgekit.record import Skip
 
-_ROWS_AT_ONCE = 1 << 16
+_ROWS_AT_ONCE = 1 << 13
 """Of a table: its float copies on the way would otherwise take several times its size."""
 
 # A table of this share of the largest one, such as that of positions, is read in every row of every text

@@ -133,7 +133,6 @@ def _notes(
 
 def _quantizes(path: Path) -> bool:
     """Return whether a graph quantizes activations."""
-    import onnx
+    from edgekit import graph as g  # not at the top: the memory probe must not hold what it loads
 
-    nodes = onnx.load(path, load_external_data=False).graph.node
-    return any(node.op_type in ("QuantizeLinear", "DynamicQuantizeLinear") for node in nodes)
+    return any(g.nodes(g.load(path).graph, "QuantizeLinear", "DynamicQuantizeLinear"))
