@@ -48,6 +48,7 @@ _SHOW = {
     "multi-label-image-classification": "outputs[0] > 0",
     "token-classification": "outputs[0].argmax(axis=-1)",
     "image-classification": "outputs[0].argmax(axis=-1)",
+    "text-generation": "outputs[0].argmax(axis=-1)",
 }
 _FIELDS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
 

@@ -131,6 +131,11 @@ def text_inputs(
         per_token_labels=task == "token-classification",
     )
     examples = _token_examples(tokenizer, names, preprocessor.padding, length)
+    if not examples["input_ids"].size:
+        raise ModelError(
+            f"{folder}: the tokenizer finds no token in {_EXAMPLE_TEXTS[0]!r}",
+            "Check that tokenizer.json is the one that the model was trained with.",
+        )
     vocabulary = model.get_input_embeddings().num_embeddings
     if (largest := int(examples["input_ids"].max())) >= vocabulary:
         raise ModelError(

@@ -15,6 +15,7 @@ TRANSFORMERS_TASKS: dict[str, tuple[str, str | None]] = {
     "image-classification": ("AutoModelForImageClassification", "logits"),
     "multi-label-text-classification": ("AutoModelForSequenceClassification", "logits"),
     "multi-label-image-classification": ("AutoModelForImageClassification", "logits"),
+    "text-generation": ("AutoModelForCausalLM", "logits"),
     "generic": ("", None),
 }
 

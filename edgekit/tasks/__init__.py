@@ -8,6 +8,7 @@ from edgekit.recipe import Recipe
 from edgekit.tasks.base import Task
 from edgekit.tasks.classification import Classification
 from edgekit.tasks.embedding import FeatureExtraction, SentenceEmbedding
+from edgekit.tasks.generation import TextGeneration
 from edgekit.tasks.generic import Generic
 from edgekit.tasks.multi_label import MultiLabel
 from edgekit.tasks.samples import IGNORED
@@ -20,6 +21,7 @@ TASKS: dict[str, Task] = {
     "image-classification": Classification("image-classification", "image"),
     "multi-label-text-classification": MultiLabel("multi-label-text-classification", "text"),
     "multi-label-image-classification": MultiLabel("multi-label-image-classification", "image"),
+    "text-generation": TextGeneration(),
     "generic": Generic(),
 }
 

@@ -31,12 +31,12 @@ def test_names_are_unique() -> None:
 
 
 def test_a_model_that_cannot_be_taken_is_a_row_with_its_reason() -> None:
-    decoder = Architecture("GPT-2", "GPT2LMHeadModel", {"n_embd": 8, "n_layer": 1, "n_head": 1}, task=None)
+    decoder = Architecture("T5", "T5ForConditionalGeneration", {"d_model": 8, "num_layers": 1}, task=None)
     made = row(decoder)
-    assert "text-generation" in made["refused"]
+    assert "text2text-generation" in made["refused"]
     shown = page({"versions": VERSIONS, "rows": [made]})
-    assert f"* GPT-2: {made['refused']}" in shown
-    assert "| GPT-2 |" not in shown
+    assert f"* T5: {made['refused']}" in shown
+    assert "| T5 |" not in shown
 
 
 def test_the_page_names_products_that_stay_float_with_their_reason() -> None:

@@ -27,7 +27,7 @@ def golden(task: str, seed: int = 0, *, size: int = 4, labels: bool = False, cla
     for length in LENGTHS:
         mask = np.ones((size, length), np.int64)
         mask[::2, -2:] = 0
-        along = task in ("feature-extraction", "token-classification")
+        along = task in ("feature-extraction", "token-classification", "text-generation")
         shape = (size, length, classes) if along else (size, classes)
         values = rng.normal(size=shape).astype(np.float32)
         truth = None
@@ -35,7 +35,10 @@ def golden(task: str, seed: int = 0, *, size: int = 4, labels: bool = False, cla
             truth = values.argmax(axis=-1)
             if along:
                 truth = np.where(mask == 1, truth, IGNORED)
-        batches.append(GoldenBatch({"input_ids": mask, "attention_mask": mask}, {"y": values}, truth))
+        ids = mask.copy()
+        if task == "text-generation":  # a text that the model expects
+            ids[:, 1:] = values.argmax(axis=-1)[:, :-1]
+        batches.append(GoldenBatch({"input_ids": ids, "attention_mask": mask}, {"y": values}, truth))
     return Golden(task, tuple(batches))
 
 
@@ -69,7 +72,10 @@ def test_equal_outputs_get_full_marks(task):
         "accuracy_drop": 0,
         "sqnr_db": PERFECT_DB,
         "max_relative_error.y": 0,
+        "perplexity_ratio": 1,
     }
+    for name in ("perplexity_float", "perplexity_quantized"):
+        perfect[name] = checks["perplexity_float"].measured if name in checks else None
     for name, check in checks.items():
         assert check.measured == pytest.approx(perfect[name], abs=1e-9), name
         assert check.passed
@@ -290,6 +296,7 @@ def test_an_allowed_loss_is_a_threshold_of_what_the_task_measures(task, max_drop
         ("text-classification", True, {"accuracy_drop": 1.0}),
         ("text-classification", False, {"top1_agreement": 0.99}),
         ("multi-label-text-classification", False, {"label_f1": 0.99}),
+        ("text-generation", False, {"perplexity_ratio": 1 / 0.99}),
         ("generic", False, {"sqnr_db": 40.0}),
     ],
 )
