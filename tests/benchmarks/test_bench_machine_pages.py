@@ -1,6 +1,6 @@
-"""Rewrites and memory on the page of benchmarks."""
+"""Rewrites, embeddings and memory on the page of benchmarks."""
 
-from benchmarks.machine_pages import memory_section, rewrites_section
+from benchmarks.machine_pages import embeddings_section, memory_section, rewrites_section
 
 RATIO = {"gain": 1.0214, "low": 1.01, "high": 1.03}
 ABOUT = {"machine": {"cpu": "Chip"}, "versions": {"onnxruntime": "1.2"}, "load_before": 0.5, "target": "here"}
@@ -37,3 +37,27 @@ def test_memory_shows_the_peak_of_each_stage_beside_the_goal() -> None:
     row |= {"goal_bytes": 1_003_000_000, "samples": 32, "stages": stages}
     shown = memory_section({**ABOUT, "command": "python -m benchmarks.memory", "rows": [row]})
     assert "| Net | 2 MB | 0 MB | 7 MB | 1003 MB | load 3, export 7 |" in shown
+
+
+def test_tables_show_what_they_cost_and_where_they_run() -> None:
+    speed = {"shape": "1x16", "p50_ms": 2.0, "speedup": 0.987, "interval": [0.98, 0.99]}
+    form = {"tables": "int4", "file_bytes": 17_700_000, "compressed_bytes": 15_700_000}
+    form |= {"peak_memory_bytes": 41_000_000, "cosine_mean": 0.99765, "cosine_p05": 0.9962}
+    form |= {"rank_correlation": 0.99696, "speed_over_int8": [speed]}
+    results = {
+        **ABOUT,
+        "command": "python -m benchmarks.embeddings",
+        "held_out": 512,
+        "rows": [form],
+        "lookup": [{"tables": "int4", "speed_over_int8": [speed]}],
+        "places": [
+            {"place": "wasm-node", "tables": "int4", "cosine_to_this_cpu": 0.99999, "speed_over_int8": speed},
+            {"place": "ort-1.18.0", "tables": "int4", "failed": "no such operator"},
+        ],
+    }
+    shown = embeddings_section(results)
+    row = "| int4 | 17.7 MB | 15.7 MB | 41 MB | 0.9977 | 0.9962 | 0.9970 | 0.99 (0.98–0.99) |"
+    assert row in shown
+    assert "int4 2.000 ms at 1x16" in shown
+    assert "| `wasm-node` | int4 | 1.0000 | 1x16: 0.99 (0.98–0.99) |" in shown
+    assert "| `ort-1.18.0` | int4 | does not load there |  |" in shown
