@@ -51,10 +51,11 @@ def stages(history: Sequence[Mapping[str, Any]]) -> tuple[Stage, ...]:
     """
     rows: list[Stage] = []
     for record in history:
-        quality = record["facts"].get("quality")
-        if record["stage"] != "compress" or not quality:
+        facts = record.get("facts") or {}
+        quality = facts.get("quality")
+        if record.get("stage") != "compress" or not quality:
             continue
-        after = record["facts"].get("parameters_after")
+        after = facts.get("parameters_after")
         rows.append(_stage(str(record["step"]), str(record["did"]), after, quality, rows))
     return tuple(rows)
 
