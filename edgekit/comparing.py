@@ -99,7 +99,9 @@ def _target_notes(rows: Sequence[ComparedPackage]) -> list[str]:
     elsewhere = [row.label for row in rows if any(targets[label] != row.target for label in row.dominated_by)]
     if not elsewhere:
         return []
-    return [f"{', '.join(elsewhere)}: dominated on this machine by a package that is for other CPUs."]
+    return [
+        f"{', '.join(elsewhere)}: dominated, where both were measured, by a package that is for other CPUs."
+    ]
 
 
 def _reported(found: Sequence[ReadPackage]) -> tuple[list[ComparedPackage], str, str]:
@@ -126,8 +128,8 @@ def _reported(found: Sequence[ReadPackage]) -> tuple[list[ComparedPackage], str,
         if speeds:
             timed.append(read)
     basis = (
-        "Speed-ups are those of the packages' own reports: each over its own float graph, measured when it"
-        " was made. With --measure all are timed in turns against one baseline."
+        "Speed-ups are those of the packages' own reports: each over the float graph of its original model,"
+        " measured when it was made. With --measure all are timed in turns against one baseline."
     )
     return rows, basis, _why_apart(timed)
 

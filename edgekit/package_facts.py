@@ -18,7 +18,7 @@ from edgekit.report.document import load_reports
 from edgekit.report.wording import HEADLINE_CHECKS, number
 from edgekit.validate.inspection import inspect_file
 
-_FURTHER = ("accuracy_quantized", "rank_correlation")
+_FURTHER = ("accuracy_quantized", "rank_correlation", "perplexity_ratio")
 _AGAIN = "Export the model again."
 
 

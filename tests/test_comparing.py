@@ -49,7 +49,7 @@ class TestRead:
     def test_reported_speeds_are_said_to_be_over_each_ones_own_float_graph(self, two):
         comparison = compare(two)
         assert [speed.speedup for speed in comparison.rows[0].speeds] == [2.0]
-        assert "each over its own float graph" in comparison.basis
+        assert "each over the float graph of its original model" in comparison.basis
         assert comparison.speeds_compare
         assert not comparison.measured
 

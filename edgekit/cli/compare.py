@@ -36,9 +36,9 @@ def command(
     """Put packages side by side: what was done, parameters, bytes, quality, speed, memory, and cost.
 
     A package is dominated where another one is better in size, quality or speed and worse in none of them.
-    Without --measure, speed-ups are read from the packages' reports, where each is over its own float graph;
-    with it, all that can run here are timed in turns against one baseline, and a package for another CPU says
-    why it is not. Needs no PyTorch.
+    Without --measure, speed-ups are read from the packages' reports, where each is over the float graph of
+    its original model; with it, all that can run here are timed in turns against one baseline, and a package
+    for another CPU says why it is not. Needs no PyTorch.
     """
     from rich.console import Console
 

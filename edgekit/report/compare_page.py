@@ -44,7 +44,8 @@ def headline(comparison: Comparison) -> str:
     if len(rows) == 1:
         return "There is one package, so there is nothing to compare it with."
     if len(front) == len(rows):
-        return f"Each of the {len(rows)} packages is better than every other one at something."
+        other = "the other" if len(rows) == 2 else "every other one"
+        return f"Each of the {len(rows)} packages is better than {other} at something, or as good."
     dominated = [row.label for row in rows if row.dominated_by]
     told = ", ".join(dominated[:4]) + (f" and {len(dominated) - 4} more" if len(dominated) > 4 else "")
     verb = "is" if len(dominated) == 1 else "are"

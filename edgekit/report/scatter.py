@@ -95,13 +95,16 @@ def scatter(title: str, description: str, x: Axis, y: Axis, points: Sequence[Poi
     parts += _staircase([at(p.x, p.y) for p in shown if not p.dominated], x, y)
     places = [at(point.x, point.y) for point in shown]
     taken: list[_Box] = [(px - 6, py - 6, px + 6, py + 6) for px, py in places]
-    for point, (px, py) in sorted(zip(shown, places, strict=True), key=lambda pair: pair[0].dominated):
+    # Who is dominated is drawn first, below the others, and named last, where there is room left.
+    placed = list(zip(shown, places, strict=True))
+    for point, (px, py) in sorted(placed, key=lambda pair: not pair[0].dominated):
         colour = PLAIN if point.dominated else GOOD
         if point.low is not None and point.high is not None:
             parts.append(line(at(point.low, point.y)[0], py, at(point.high, point.y)[0], py, colour, 2))
         fill = f'fill="var(--paper,#fff)" stroke="{colour}" stroke-width="2"'
         fill = fill if point.dominated else f'fill="{colour}"'
         parts.append(f'<circle cx="{digits(px)}" cy="{digits(py)}" r="5" {fill}/>')
+    for point, (px, py) in sorted(placed, key=lambda pair: pair[0].dominated):
         parts += _label(point, px, py, taken, (_LEFT, _TOP - 8, right + _RIGHT, bottom))
     return drawing(title, description, bottom + 42, parts)
 

@@ -27,6 +27,7 @@ SHORT: dict[str, str] = {
     "accuracy_drop": "accuracy drop",
     "accuracy_quantized": "accuracy",
     "rank_correlation": "rank corr.",
+    "perplexity_ratio": "perplexity ratio",
     "sqnr_db": "SQNR",
     "max_relative_error": "relative error",
 }

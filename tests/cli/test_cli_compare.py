@@ -27,7 +27,7 @@ def test_the_table_shows_every_package_and_what_the_figures_mean(run, two):
     assert (ran.code, ran.err) == (0, "")
     for words in ("plain", "trimmed", "vocabulary", "SQNR 40", "2.00×", "2.0 s", "5.0 s", "dominated by"):
         assert words in " ".join(ran.out.split())
-    assert "over its own float graph" in " ".join(ran.out.split())
+    assert "over the float graph of its original model" in " ".join(ran.out.split())
     assert max(map(len, ran.out.splitlines())) <= 100
 
 

@@ -45,7 +45,7 @@ def test_equal_ratios_are_equally_far_apart():
 def test_the_staircase_goes_through_the_best_and_leaves_out_who_is_dominated():
     points = [Point("small", 1, 1), Point("big", 3, 3), Point("worse", 4, 2, dominated=True)]
     chart = scatter("t", "d", X, Y, points)
-    at = dict(zip(("small", "big", "worse"), circles(chart), strict=True))
+    at = dict(zip(("worse", "small", "big"), circles(chart), strict=True))
     (sx, sy), (bx, by) = (tuple(map(round, at[name])) for name in ("small", "big"))
     assert steps(chart) == [(sx, sy, bx, sy), (bx, sy, bx, by)]
 
