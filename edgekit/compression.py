@@ -84,7 +84,9 @@ class WidthOptions(_Table):
         heads: Attention heads that stay in each layer; groups of them where they share keys and values.
         time: Share of the layers' time that may remain, by a table measured in ONNX Runtime in int8.
         multiply_adds: Share of the layers' multiply-adds that may remain.
-        importance: What the worth of a head or neuron is judged by; `random` is the control.
+        importance: What the worth of a head or neuron is judged by: `surgeon`, what the outputs lose once the
+            others make up for it as well as they can; `fisher`, what they lose at once; `activation`,
+            `magnitude`; `random` is the control.
         multiple: Widths of feed-forward blocks are multiples of it, which is what kernels like.
         repair: Fit the layer after the removed ones anew by least squares, where held-out error falls.
     """
@@ -93,7 +95,7 @@ class WidthOptions(_Table):
     heads: PositiveInt | None = None
     time: Share | None = None
     multiply_adds: Share | None = None
-    importance: Literal["fisher", "activation", "magnitude", "random"] = "fisher"
+    importance: Literal["surgeon", "fisher", "activation", "magnitude", "random"] = "surgeon"
     multiple: PositiveInt = 64
     repair: bool = True
 

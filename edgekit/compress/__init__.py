@@ -17,20 +17,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from edgekit.compress.adapters import merge_adapters
 from edgekit.compress.base import Data
 from edgekit.compress.channels import prune_channels
+from edgekit.compress.costs import table_request
 from edgekit.compress.embeddings import factorize_embeddings
 from edgekit.compress.layers import drop_layers
+from edgekit.compress.sparsity import sparsify
 from edgekit.compress.vocabulary import trim_vocabulary
+from edgekit.compress.width import prune_width
 from edgekit.compression import CompressOptions
 from edgekit.latency_table import TableRequest
 from edgekit.model import TorchModel
 
 STEPS: dict[str, Callable[[TorchModel, Any, Data], TorchModel]] = {
+    "adapters": merge_adapters,
     "vocabulary": trim_vocabulary,
     "embeddings": factorize_embeddings,
     "layers": drop_layers,
+    "width": prune_width,
     "channels": prune_channels,
+    "sparsity": sparsify,
 }
 """Technique -> its function; the order is that of `edgekit.compression.TECHNIQUES`."""
 
@@ -46,4 +53,6 @@ def steps_of(options: CompressOptions) -> tuple[tuple[str, Callable[[TorchModel,
 
 def wanted_table(model: TorchModel, options: CompressOptions, technique: str) -> TableRequest | None:
     """Return what has to be timed in ONNX Runtime before a technique runs, or None."""
+    if technique == "width" and options.width is not None and options.width.time is not None:
+        return table_request(model, options.width.multiple)
     return None
