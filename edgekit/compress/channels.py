@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import nn
 
 from edgekit.compress import channel_repair
-from edgekit.compress.base import Data, branch, finished, parameters_of
+from edgekit.compress.base import Data, branch, finished, sizes
 from edgekit.compress.channel_budget import Cost, choose
 from edgekit.compress.channel_groups import (
     Group,
@@ -54,7 +54,7 @@ def prune_channels(model: TorchModel, options: ChannelOptions, data: Data) -> To
         raise _mixed(model)
     smaller = branch(model)
     remove(smaller.module, groups, removal)
-    losses = {"loss_before": data.judge.loss(model), "loss_pruned": data.judge.loss(smaller)}
+    losses: dict[str, Any] = {"loss_before": data.judge.loss(model), "loss_pruned": data.judge.loss(smaller)}
     refused: tuple[Skip, ...] = ()
     refitted = 0
     if options.repair:
@@ -72,10 +72,7 @@ def prune_channels(model: TorchModel, options: ChannelOptions, data: Data) -> To
             "channels",
             did,
             skipped=(*skipped, *tied, *refused),
-            bytes_before=_bytes(model.module),
-            bytes_after=_bytes(smaller.module),
-            parameters_before=parameters_of(model.module),
-            parameters_after=parameters_of(smaller.module),
+            **sizes(model, smaller),
             multiply_adds_before=before,
             multiply_adds_after=after,
             importance=options.importance,
@@ -142,7 +139,3 @@ def is_silencing(model: TorchModel, groups: Sequence[Group], removal: Removal) -
         values.abs().max().item() for values in (removed - silenced, whole - silenced, whole)
     )
     return error <= max(0.01 * effect, 3e-6 * size)
-
-
-def _bytes(module: nn.Module) -> int:
-    return sum(t.numel() * t.element_size() for t in module.state_dict().values())
