@@ -110,6 +110,12 @@ def test_every_text_comes_once_whatever_its_case() -> None:
     assert distinct(["two.", "Three."], seen) == ["Three."]
 
 
+def test_a_large_package_gives_no_more_than_its_part() -> None:
+    ranked = [(bytes([n]), "x" * 9) for n in range(8)]
+    assert corpus.limited(ranked, 35) == ranked[:3]
+    assert corpus.limited(ranked, 1000) == ranked
+
+
 @pytest.fixture
 def sources(tmp_path: Path) -> tuple[Source, ...]:
     """Two packages that need no download: they lie in the folder already."""
