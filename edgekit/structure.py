@@ -177,6 +177,8 @@ def rebuild(fresh: nn.Module, structure: Structure, where: str) -> None:
         if not (isinstance(parts.get(name), (nn.Linear, nn.Embedding)) or _is_conv1d(parts.get(name))):
             raise ModelError(f"{where} names {name!r}, which is no matrix or table of this model")
         _replace(fresh, name, rank, parts[name])
+        device = next(parts[name].parameters()).device
+        fresh.get_submodule(name).to_empty(device=device)
     parts = dict(fresh.named_modules())
     for name, values in structure.sizes.items():
         for key, value in values.items():
