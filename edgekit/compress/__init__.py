@@ -23,6 +23,7 @@ from edgekit.compress.channels import prune_channels
 from edgekit.compress.costs import table_request
 from edgekit.compress.embeddings import factorize_embeddings
 from edgekit.compress.layers import drop_layers
+from edgekit.compress.low_rank import factorize, wanted_pairs
 from edgekit.compress.sparsity import sparsify
 from edgekit.compress.vocabulary import trim_vocabulary
 from edgekit.compress.width import prune_width
@@ -37,6 +38,7 @@ STEPS: dict[str, Callable[[TorchModel, Any, Data], TorchModel]] = {
     "layers": drop_layers,
     "width": prune_width,
     "channels": prune_channels,
+    "low_rank": factorize,
     "sparsity": sparsify,
 }
 """Technique -> its function; the order is that of `edgekit.compression.TECHNIQUES`."""
@@ -55,4 +57,7 @@ def wanted_table(model: TorchModel, options: CompressOptions, technique: str) ->
     """Return what has to be timed in ONNX Runtime before a technique runs, or None."""
     if technique == "width" and options.width is not None and options.width.time is not None:
         return table_request(model, options.width.multiple)
+    if technique == "low_rank" and options.low_rank is not None and options.low_rank.measured:
+        pairs = wanted_pairs(model, options.low_rank)
+        return TableRequest(hidden=0, head_dim=0, pairs=pairs)
     return None
