@@ -67,10 +67,12 @@ class LayerOptions(_Table):
         keep: How many, or the indices of those that stay.
         choose: `similarity` of the outputs to the original's, over all subsets where they are few and greedy
             where they are many; `influence` of each block on what runs through it; or one of the controls.
+        repair: Fit the layers that stay to do the work of those that went, by least squares.
     """
 
     keep: PositiveInt | tuple[Annotated[int, Field(ge=0)], ...]
     choose: Literal["similarity", "influence", "every-kth", "first", "random"] = "similarity"
+    repair: bool = True
 
 
 class WidthOptions(_Table):

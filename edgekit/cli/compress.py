@@ -64,7 +64,7 @@ class _Vocabulary(click.ParamType):
 @click.option("--heads", type=int, help="Attention heads that stay in each layer.")
 @click.option("--time", type=float, help="Share of the layers' time that may remain, as measured in int8.")
 @click.option("--multiply-adds", type=float, help="Share of the layers' multiply-adds that may remain.")
-@click.option("--no-repair", is_flag=True, help="Do not fit what follows removed parts anew.")
+@click.option("--no-repair", is_flag=True, help="Do not fit what is left to do the work of what went.")
 @click.option("--channels", type=float, help="Share of a CNN's multiply-adds that may remain.")
 @click.option("--low-rank", type=float, help="Share of the matrices' parameters that may remain.")
 @click.option("--sparsity", type=float, help="Share of the weights to set to zero: a smaller download only.")
@@ -155,7 +155,7 @@ def _techniques(flags: dict[str, Any]) -> dict[str, Any]:
             "data": flags["corpus"],
         },
         "embeddings": {"rank": flags["embedding_rank"]},
-        "layers": {"keep": flags["layers"]},
+        "layers": {"keep": flags["layers"]} | ({"repair": repair} if flags["layers"] else {}),
         "width": width | ({"repair": repair} if any(width.values()) else {}),
         "channels": {"multiply_adds": flags["channels"]} | ({"repair": repair} if flags["channels"] else {}),
         "low_rank": {"parameters": flags["low_rank"]},

@@ -32,6 +32,7 @@ class Family:
         head_sizes: Attributes of `attention` that grow with the heads -> how much each head adds; -1 stands
             for the width of a head.
         gate_in_up: The one matrix in `up` holds value and gate, one after the other.
+        norm: The norm that ends a layer; empty where norms stand before what they are for.
         fixed_heads: Why single heads cannot be removed; empty where they can.
     """
 
@@ -45,6 +46,7 @@ class Family:
     width: str = "intermediate_size"
     head_sizes: tuple[tuple[str, int], ...] = ()
     gate_in_up: bool = False
+    norm: str = ""
     fixed_heads: str = ""
 
 
@@ -56,6 +58,7 @@ _BERT = Family(
     ("intermediate.dense",),
     "output.dense",
     head_sizes=(("num_attention_heads", 1), ("all_head_size", -1)),
+    norm="output.LayerNorm",
 )
 _LLAMA = Family(
     "layers",
@@ -91,6 +94,7 @@ FAMILIES: dict[str, Family] = {
         depth="n_layers",
         width="hidden_dim",
         head_sizes=(("n_heads", 1), ("dim", -1)),
+        norm="output_layer_norm",
     ),
     "mpnet": Family(
         "encoder.layer",
@@ -99,6 +103,7 @@ FAMILIES: dict[str, Family] = {
         "attention.attn.o",
         ("intermediate.dense",),
         "output.dense",
+        norm="output.LayerNorm",
         fixed_heads="all layers share one table of position biases, with a column for each head",
     ),
     "modernbert": Family(

@@ -28,6 +28,7 @@ from edgekit.compress.base import (
     sizes,
     watching,
 )
+from edgekit.compress.heal import heal
 from edgekit.compress.judge import Judge
 from edgekit.compression import LayerOptions
 from edgekit.data import Sample
@@ -98,12 +99,19 @@ def drop_layers(model: TorchModel, options: LayerOptions, data: Data) -> TorchMo
     smaller = with_layers(model, kept)
     loss, control_loss = data.judge.loss(smaller), data.judge.loss(with_layers(model, control))
     chosen = "given" if isinstance(options.keep, tuple) else options.choose
+    said, skipped = f"loss {loss:.4f} against the original", tuple[Skip, ...]()
+    if options.repair and number < count:
+        healed = heal(model, smaller, kept, data)
+        smaller, skipped = healed.model, healed.skipped
+        facts |= {"loss_dropped": loss, "fits": list(healed.fits)}
+        said, loss = f"{said}, {healed.loss:.4f} after repair", healed.loss
     record = clock.record(
         "compress",
         "layers",
-        f"Kept {number} of {count} layers ({_listed(kept)}): loss {loss:.4f} against the original; "
-        f"with {_listed(control)}, which are evenly spaced, it is {control_loss:.4f}.",
-        skipped=(Skip("layer 0", "it is built without a norm of its own, so it stays the first"),) * fixed,
+        f"Kept {number} of {count} layers ({_listed(kept)}): {said}; "
+        f"with {_listed(control)}, which are evenly spaced, it is {control_loss:.4f} without repair.",
+        skipped=(Skip("layer 0", "it is built without a norm of its own, so it stays the first"),) * fixed
+        + skipped,
         **sizes(model, smaller),
         layers_before=count,
         layers_after=number,

@@ -90,7 +90,7 @@ def test_a_layer_that_adds_nothing_has_no_influence_and_goes_first(kind, tmp_pat
 
 def test_similarity_takes_the_best_of_all_subsets(tmp_path) -> None:
     model, data = with_data(tiny_transformer("bert"), tmp_path)
-    facts = drop_layers(model, LayerOptions(keep=2), data).history[-1].facts
+    facts = drop_layers(model, LayerOptions(keep=2, repair=False), data).history[-1].facts
     losses = {kept: data.judge.loss(with_layers(model, kept)) for kept in ((0, 1), (0, 2), (1, 2))}
     assert tuple(facts["kept"]) == min(losses, key=losses.__getitem__)
     assert facts["loss"] == pytest.approx(min(losses.values()))
@@ -117,8 +117,24 @@ def test_many_subsets_are_sifted_on_few_samples_first(tmp_path, monkeypatch) -> 
 @pytest.mark.parametrize(("choose", "kept"), [("first", [0, 1]), ("every-kth", [0, 1])])
 def test_controls_look_at_nothing(choose, kept, tmp_path) -> None:
     model, data = with_data(tiny_transformer("bert"), tmp_path)
-    facts = drop_layers(model, LayerOptions(keep=2, choose=choose), replace(data, fit=())).history[-1].facts
+    options = LayerOptions(keep=2, choose=choose, repair=False)
+    facts = drop_layers(model, options, replace(data, fit=())).history[-1].facts
     assert facts["kept"] == kept
+
+
+@pytest.mark.parametrize("kind", ["bert", "distilbert", "vit", "llama", "gpt2", "modernbert"])
+def test_layers_that_stay_learn_from_those_that_went(kind, tmp_path) -> None:
+    model, data = with_data(tiny_transformer(kind), tmp_path, fit=48)
+    facts = drop_layers(model, LayerOptions(keep=(0, 2)), data).history[-1].facts
+    assert facts["loss"] < facts["loss_dropped"]
+    assert any(fit["like_layer"] == 1 for fit in facts["fits"]), "layer 0 takes the place of layer 1"
+
+
+def test_repair_leaves_the_model_that_it_was_given_alone(tmp_path) -> None:
+    model, data = with_data(tiny_transformer("bert"), tmp_path)
+    before = [tensor.clone() for tensor in model.module.state_dict().values()]
+    drop_layers(model, LayerOptions(keep=1), data)
+    assert all(map(torch.equal, before, model.module.state_dict().values()))
 
 
 def test_random_layers_are_the_same_for_the_same_seed(tmp_path) -> None:

@@ -12,7 +12,8 @@ from edgekit.compress.anatomy import keep_heads, keep_neurons, layers_of, matrix
 from edgekit.compress.base import branch
 from edgekit.compress.importance import parts_of
 from edgekit.compress.judge import Judge
-from edgekit.compress.repair import Sums, repair, solve
+from edgekit.compress.least_squares import Sums, solve
+from edgekit.compress.repair import repair
 from edgekit.errors import DataError
 from tests.compress.families import CONFIGS, run_example, tiny_transformer
 from tests.compress.samples import samples_of, with_data
