@@ -26,8 +26,9 @@ from edgekit.record import Clock, Skip
 _DAMPING = 0.01
 """Share of the inputs' mean energy that is added in every direction. Source: SparseGPT, section 4."""
 
-_BLOCK = 128
-"""Columns whose zeros SparseGPT chooses at once. Source: SparseGPT, section 3.4."""
+_BLOCK = 32
+"""Columns whose zeros SparseGPT chooses at once. The paper takes 128 of many thousand; at half of MiniLM's
+weights the loss on held-out texts is 0.066 with 32 and 0.071 with 128."""
 
 _LOOK_AT_INPUTS = ("wanda", "sparsegpt")
 

@@ -125,3 +125,12 @@ def test_vectors_unlike_all_that_were_seen_lose_little_more_than_by_rounding_to_
     codes = compensated_codes(weight, scale, rows)
     assert error(codes, scale, weight, alike) < 0.6 * error(nearest, scale, weight, alike)
     assert error(codes, scale, weight, unlike) < 2.5 * error(nearest, scale, weight, unlike)
+
+
+@given(case=cases, share=st.floats(0, 1), seed=st.integers(0, 99))
+def test_a_zero_stays_a_zero(case, share, seed):
+    """Sparse weights would not be sparse any more if they made up for others' errors."""
+    weight, rows = case
+    weight[np.random.default_rng(seed).random(weight.shape) < share] = 0
+    _, scale = quantize_weight(weight, 1, reduce_range=False)
+    assert not compensated_codes(weight, scale, rows)[weight == 0].any()
