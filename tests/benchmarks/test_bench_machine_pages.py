@@ -1,6 +1,6 @@
-"""Rewrites, embeddings and memory on the page of benchmarks."""
+"""Rewrites, embeddings, zeros and memory on the page of benchmarks."""
 
-from benchmarks.machine_pages import embeddings_section, memory_section, rewrites_section
+from benchmarks.machine_pages import embeddings_section, memory_section, rewrites_section, sparsity_section
 
 RATIO = {"gain": 1.0214, "low": 1.01, "high": 1.03}
 ABOUT = {"machine": {"cpu": "Chip"}, "versions": {"onnxruntime": "1.2"}, "load_before": 0.5, "target": "here"}
@@ -61,3 +61,13 @@ def test_tables_show_what_they_cost_and_where_they_run() -> None:
     assert "int4 2.000 ms at 1x16" in shown
     assert "| `wasm-node` | int4 | 1.0000 | 1x16: 0.99 (0.98–0.99) |" in shown
     assert "| `ort-1.18.0` | int4 | does not load there |  |" in shown
+
+
+def test_zeros_show_their_bytes_and_that_nothing_is_faster() -> None:
+    speed = {"shape": "1x128", "p50_ms": 7.0, "speedup": 1.004, "interval": [0.99, 1.01]}
+    row = {"form": "half, sparsegpt", "zero_codes": 0.4913, "file_bytes": 22_900_000}
+    row |= {"deflated_bytes": 18_180_000, "cosine_mean": 0.9312, "cosine_p05": 0.87, "rank_correlation": 0.95}
+    results = {**ABOUT, "command": "python -m benchmarks.sparsity", "held_out": 256}
+    shown = sparsity_section({**results, "rows": [{**row, "speed_over_dense": [speed]}]})
+    wanted = "| half, sparsegpt | 49% | 22.9 MB | 18.2 MB | 0.9312 | 0.8700 | 0.9500 | 1.00 (0.99–1.01) |"
+    assert wanted in shown
