@@ -33,6 +33,9 @@ _MOST_RANKS = 12
 _GRADIENT_SAMPLES = 128
 """Samples that gradients are taken on; they only weigh errors."""
 
+_MOMENTS_BYTES = 1 << 30
+"""Memory for the second moments of inputs; where it is not enough, the model runs again for the next ones."""
+
 _LEAST_WEIGHT = 0.01
 """Share of the mean weight that each output has at least: it may count for more on other data."""
 
