@@ -6,7 +6,7 @@ information of masks); Sun et al. 2023, Wanda, arXiv:2306.11695 (weights times a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -26,6 +26,9 @@ Method = Literal["surgeon", "fisher", "activation", "magnitude", "random"]
 
 _PROBES = 2
 """Random directions per batch; the samples do the rest of the averaging."""
+
+_MOMENT_BYTES = 1 << 30
+"""Second moments that are held at once; where all need more, the samples run several times."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +83,9 @@ class Seen:
 
     Attributes:
         information: Σ (∂/∂mask)² per unit, [units].
-        energy: Σ x·xᵀ of what enters the matrix, [columns, columns].
+        energy: Σ x·xᵀ of what enters the matrix, [columns, columns]; or its diagonal alone, [columns].
         mean: Σ x, [columns].
-        steepness: Σ g·gᵀ of the outputs' gradient at what leaves the matrix, [out, out].
+        steepness: Σ g·gᵀ of the outputs' gradient at what leaves the matrix, [out, out] or [out].
         samples: How many samples.
         tokens: How many tokens.
     """
@@ -132,31 +135,49 @@ def rank(model: TorchModel, parts: Sequence[Part], method: Method, data: Data) -
     readers = {part.matrix: matrix_of(model.module.get_submodule(part.matrix)).double() for part in parts}
     if method == "magnitude":
         return {part.matrix: _share(_by_unit(readers[part.matrix].square().sum(0), part)) for part in parts}
-    seen = look(model, parts, data)
+    crossed = method == "surgeon"
     rankings = {}
-    for part in parts:
-        reader, found = readers[part.matrix], seen[part.matrix]
-        if not all(torch.isfinite(t).all() for t in (found.information, found.energy, found.steepness)):
-            raise ModelError(f"{part.name}: values or gradients on the data are not finite")
-        if method == "activation":
-            worth = _by_unit(found.energy.diagonal() * reader.square().sum(0), part)
-            rankings[part.matrix] = _share(worth)
-        elif method == "fisher":
-            rankings[part.matrix] = _ranking(found.information / found.samples)
-        else:
-            biased = getattr(model.module.get_submodule(part.matrix), "bias", None) is not None
-            order, lost = eliminate(
-                _spread(found, biased=biased), reader.T, found.steepness / found.samples, part.columns
-            )
-            rankings[part.matrix] = Ranking(order, lost)
+    for group in _groups(parts, readers) if crossed else [parts]:
+        for name, found in look(model, group, data, crossed=crossed).items():
+            part = next(part for part in group if part.matrix == name)
+            if not all(torch.isfinite(t).all() for t in (found.information, found.energy, found.steepness)):
+                raise ModelError(f"{part.name}: values or gradients on the data are not finite")
+            if method == "activation":
+                rankings[name] = _share(_by_unit(found.energy * readers[name].square().sum(0), part))
+            elif method == "fisher":
+                rankings[name] = _ranking(found.information / found.samples)
+            else:
+                biased = getattr(model.module.get_submodule(name), "bias", None) is not None
+                spread, steepness = _spread(found, biased=biased), found.steepness / found.samples
+                rankings[name] = Ranking(*eliminate(spread, readers[name].T, steepness, part.columns))
     return rankings
 
 
-def look(model: TorchModel, parts: Sequence[Part], data: Data) -> dict[str, Seen]:
+def _groups(parts: Sequence[Part], readers: Mapping[str, torch.Tensor]) -> list[list[Part]]:
+    """Return the parts in groups whose second moments fit into memory together."""
+    groups: list[list[Part]] = []
+    left = 0
+    for part in parts:
+        needed = 8 * sum(size**2 for size in readers[part.matrix].shape)
+        if needed > left:
+            groups.append([])
+            left = _MOMENT_BYTES
+        groups[-1].append(part)
+        left -= needed
+    return groups
+
+
+def look(model: TorchModel, parts: Sequence[Part], data: Data, *, crossed: bool = True) -> dict[str, Seen]:
     """Return what is seen at each part's matrix, by its name, on the samples to fit.
 
     A mask of ones per sample stands before each matrix; the gradient of a probe of the outputs with
     respect to it tells what each unit does to them.
+
+    Args:
+        model: The model.
+        parts: Halves of its layers.
+        data: `fit` is what runs.
+        crossed: Take second moments between columns, not of each alone.
     """
     generator = torch.Generator().manual_seed(data.seed)
     seen: dict[str, Seen] = {}
@@ -176,15 +197,16 @@ def look(model: TorchModel, parts: Sequence[Part], data: Data) -> dict[str, Seen
                     mask, left = torch.zeros_like(masks[part.matrix]), torch.zeros_like(leaving[part.matrix])
                 if part.matrix not in seen:
                     wide, out = mask.shape[-1], left.shape[-1]
-                    shapes = ((part.units,), (wide, wide), (wide,), (out, out))
+                    twice = 2 if crossed else 1
+                    shapes = ((part.units,), (wide,) * twice, (wide,), (out,) * twice)
                     seen[part.matrix] = Seen(*(torch.zeros(s, dtype=torch.float64) for s in shapes))
                 found, g = seen[part.matrix], real_rows(left, inputs)
                 by_unit = mask.reshape(len(mask), part.units, part.columns).sum(-1).double()
                 found.information += by_unit.square().sum(0) / _PROBES
-                found.steepness += (g.T @ g).double() / _PROBES
+                found.steepness += (g.T @ g if crossed else g.square().sum(0)).double() / _PROBES
         for part in parts:
             found, x = seen[part.matrix], real_rows(entering[part.matrix], inputs)
-            found.energy += (x.T @ x).double()
+            found.energy += (x.T @ x if crossed else x.square().sum(0)).double()
             found.mean += x.double().sum(0)
             found.samples += len(output)
             found.tokens += len(x)

@@ -120,6 +120,15 @@ def test_the_same_seed_gives_the_same_order(tiny, method) -> None:
     assert first == second
 
 
+def test_second_moments_of_one_part_at_a_time_give_the_same_order(tiny) -> None:
+    model, data = tiny("bert")
+    together = rank(model, parts_of(model), "surgeon", data)
+    apart = {part.matrix: rank(model, [part], "surgeon", data)[part.matrix] for part in parts_of(model)}
+    assert {name: r.order for name, r in together.items()} == {name: r.order for name, r in apart.items()}
+    for name, ranking in together.items():
+        np.testing.assert_allclose(ranking.lost, apart[name].lost, rtol=1e-5)
+
+
 def test_random_is_another_order_with_another_seed(tiny) -> None:
     model, data = tiny("bert")
     parts = parts_of(model)
