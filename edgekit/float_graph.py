@@ -164,11 +164,15 @@ def _export(
     batch = shape.batch if shape else None
     golden = record_golden(model, golden_batches(model.preprocessor, job.data.held_out, batch=batch))
     exported = export_model(model, folder, opset=opset, ir_version=ir_version)
-    before = _export_original(job, original, key, golden, folder) if original is not given else None
+    before = None
+    if original is not given:
+        before = _export_original(job, original, key, golden, model.preprocessor, folder)
     return Exported(exported, golden, model.preprocessor, calibrated, before)
 
 
-def _export_original(job: Job, original: TorchModel, key: FloatKey, own: Golden, folder: Path) -> Original:
+def _export_original(
+    job: Job, original: TorchModel, key: FloatKey, own: Golden, preprocessor: Preprocessor, folder: Path
+) -> Original:
     opset, ir_version, _, shape, _ = key
     if shape is not None:
         original = with_static_shape(original, shape, job.data.held_out[0])
@@ -177,7 +181,7 @@ def _export_original(job: Job, original: TorchModel, key: FloatKey, own: Golden,
     place.mkdir()
     exported = export_model(original, place, opset=opset, ir_version=ir_version)
     reference = Reference.of(original, job.data.held_out, shape.batch if shape else None)
-    return Original(exported, reference.golden_for(own))
+    return Original(exported, reference.golden_for(own, preprocessor))
 
 
 def make_float_graph(job: Job, key: FloatKey, start: Exported) -> FloatGraph:

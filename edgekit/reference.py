@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from edgekit.data import Sample
 from edgekit.errors import ModelError
-from edgekit.golden import Golden
+from edgekit.golden import Golden, GoldenBatch
 from edgekit.model import TorchModel
 from edgekit.tasks import task_named
+from edgekit.tasks.base import Preprocessor
 from edgekit.tasks.batches import sample_batches
+from edgekit.tasks.text import columns_kept
 from edgekit.to_onnx import record_golden
 
 
@@ -21,36 +25,39 @@ class Reference:
     Attributes:
         samples: The held-out samples.
         golden: The original's inputs and outputs, in `sample_batches`.
+        preprocessor: What makes its inputs.
         batch: The only batch size, for a graph of one shape.
     """
 
     samples: tuple[Sample, ...]
     golden: Golden
+    preprocessor: Preprocessor
     batch: int | None = None
 
     @classmethod
     def of(cls, original: TorchModel, samples: Sequence[Sample], batch: int | None = None) -> Reference:
         """Run the original over the samples."""
         batches = tuple(sample_batches(original.preprocessor, samples, batch=batch))
-        return cls(tuple(samples), record_golden(original, batches), batch)
+        return cls(tuple(samples), record_golden(original, batches), original.preprocessor, batch)
 
-    def golden_for(self, own: Golden) -> Golden:
+    def golden_for(self, own: Golden, preprocessor: Preprocessor) -> Golden:
         """Return a compressed model's inputs with the original's outputs.
+
+        Of next tokens, those that a trimmed vocabulary kept.
 
         Args:
             own: What the compressed model gives in `golden_batches` of the same samples. Batches whose
                 outputs are not shaped like the original's are left out: a new tokenizer cut their texts into
                 other tokens, each with an output of its own.
+            preprocessor: What makes its inputs.
 
         Raises:
             ModelError: No batch could be compared.
         """
-        pairs = zip(own.batches, self.golden.batches, strict=False)  # own ends in batches of other lengths
-        kept = tuple(
-            replace(mine, outputs=theirs.outputs)
-            for mine, theirs in pairs
-            if all(mine.outputs[name].shape == value.shape for name, value in theirs.outputs.items())
-        )
+        pairs = zip(
+            own.batches, self._batches(preprocessor), strict=False
+        )  # own ends in batches of other lengths
+        kept = tuple(replace(mine, outputs=theirs.outputs) for mine, theirs in pairs if _alike(mine, theirs))
         if not kept:
             raise ModelError(
                 "no output of the compressed model can be compared with the original's: its tokenizer cuts "
@@ -63,11 +70,29 @@ class Reference:
         """Return the task's measures of a model against the original, by check name."""
         batches = tuple(sample_batches(model.preprocessor, self.samples, batch=self.batch))
         own = record_golden(model, batches)
-        golden = self.golden_for(own)
+        golden = self.golden_for(own, model.preprocessor)
         found = [
             batch.outputs
-            for batch, theirs in zip(own.batches, self.golden.batches, strict=True)
-            if all(batch.outputs[name].shape == value.shape for name, value in theirs.outputs.items())
+            for batch, theirs in zip(own.batches, self._batches(model.preprocessor), strict=True)
+            if _alike(batch, theirs)
         ]
         checks = task_named(model.task).compare(golden, found).checks
         return {check.name: check.measured for check in checks if check.measured is not None}
+
+    def _batches(self, preprocessor: Preprocessor) -> tuple[GoldenBatch, ...]:
+        columns = columns_kept(self.preprocessor, preprocessor)
+        if columns is None or self.golden.task != "text-generation":
+            return self.golden.batches
+        return tuple(
+            replace(batch, outputs={name: value[..., columns] for name, value in batch.outputs.items()})
+            for batch in self.golden.batches
+        )
+
+
+def _alike(mine: GoldenBatch, theirs: GoldenBatch) -> bool:
+    """Return whether each position of one batch is the same one in the other."""
+    if any(mine.outputs[name].shape != value.shape for name, value in theirs.outputs.items()):
+        return False
+    along = any(value.ndim > 2 for value in theirs.outputs.values())
+    first, second = (batch.inputs.get("attention_mask") for batch in (mine, theirs))
+    return not along or first is None or second is None or np.array_equal(first, second)

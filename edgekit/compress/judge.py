@@ -12,6 +12,7 @@ from edgekit.data import Sample
 from edgekit.errors import DataError
 from edgekit.model import TorchModel
 from edgekit.tasks.measures import cosines, kl_divergences
+from edgekit.tasks.text import columns_kept
 
 _EMBEDS = ("sentence-embedding", "feature-extraction")
 _DECIDES = ("text-classification", "token-classification", "image-classification", "text-generation")
@@ -44,14 +45,19 @@ class Judge:
         """Return the mean loss over the samples; lower is closer to the original.
 
         Samples whose positions are not the original's, because a new tokenizer cuts them otherwise, are left
-        out where each position has an output of its own.
+        out where each position has an output of its own. Next tokens are compared among those that a trimmed
+        vocabulary kept.
 
         Raises:
             DataError: No sample is left that could be compared.
         """
+        columns = None
+        if self.original.task == "text-generation":
+            columns = columns_kept(self.original.preprocessor, model.preprocessor)
+        references = [r if columns is None else r[:, columns] for r in self.reference]
         losses = [
             self._loss(reference, other)
-            for reference, other in zip(self.reference, outputs(model, self.samples), strict=True)
+            for reference, other in zip(references, outputs(model, self.samples), strict=True)
             if reference.shape == other.shape
         ]
         if not losses:

@@ -15,7 +15,7 @@ import numpy as np
 from edgekit.data import Sample
 from edgekit.errors import DataError, ModelError, nearest
 from edgekit.record import Skip
-from edgekit.tasks.base import Inputs, Modality
+from edgekit.tasks.base import Inputs, Modality, Preprocessor
 from edgekit.tasks.samples import IGNORED, class_indices, require_kind
 
 TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -256,6 +256,26 @@ class TextPreprocessor:
             if pending and pending[0][0][0] < end:
                 labels[position] = pending.pop(0)[1]
         return labels
+
+
+def columns_kept(before: Preprocessor, after: Preprocessor) -> list[int] | None:
+    """Return which token of one vocabulary each token of another was.
+
+    Args:
+        before: What fed the model before its vocabulary was trimmed.
+        after: What feeds it now.
+
+    Returns:
+        One index per token; None where they have the same vocabulary, are not about text, or one is no part
+        of the other.
+    """
+    if not (isinstance(before, TextPreprocessor) and isinstance(after, TextPreprocessor)):
+        return None
+    old, new = before.tokenizer, after.tokenizer
+    columns = [old.token_to_id(new.id_to_token(index) or "") for index in range(new.get_vocab_size())]
+    if None in columns or columns == list(range(old.get_vocab_size())):
+        return None
+    return columns
 
 
 @dataclass(frozen=True)
