@@ -17,8 +17,11 @@ from edgekit.model import TorchModel
 from edgekit.record import Clock
 from edgekit.structure import LowRankEmbedding
 
-UNSEEN_SHARE = 0.5
-"""Part of the weight that is shared out evenly, so that tokens which the data lacks do not turn to noise."""
+UNSEEN_SHARE = 0.1
+"""Part of the weight that is shared out evenly, so that tokens which the data lacks do not turn to noise.
+
+Mean cosines of all-MiniLM-L6-v2 at rank 192 on two other kinds of text than the data: 0.980 and 0.972 with
+0.1, 0.979 and 0.970 with 0.5, 0.82 and 0.78 with 1."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,7 @@ def token_counts(model: TorchModel, samples: tuple[Sample, ...], tokens: int) ->
 
 
 def smoothed(counts: np.ndarray) -> np.ndarray:
-    """Return weights that sum to 1: half by count, half even; all even where nothing was counted."""
+    """Return weights that sum to 1: most by count, the rest even; all even where nothing was counted."""
     even = np.full(len(counts), 1 / len(counts))
     total = counts.sum()
     return even if not total else UNSEEN_SHARE * even + (1 - UNSEEN_SHARE) * counts / total
