@@ -45,7 +45,7 @@ FOLDER = ROOT / "build" / "digits"
 OUTPUT = Path(__file__).parent / "results" / "compression_digits.json"
 TARGET = "cpu-x86"
 SHARE = 0.5
-SAMPLES, JUDGED, HELD_OUT, RUNS = 256, 96, 600, 200
+HELD_OUT, RUNS = 600, 200
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ class Model:
         technique: `width` or `channels`.
         multiple: Of the widths that stay.
         tried: (importance, repair), the default first.
+        samples: Images to fit and to choose by; of large ones fewer tell as much, and take as long.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Model:
     technique: str
     multiple: int
     tried: tuple[tuple[str, bool], ...]
+    samples: tuple[int, int] = (256, 96)
 
 
 CHANNELS = (
@@ -93,7 +95,7 @@ MODELS = (
     Model(
         "MobileNetV2 x0.35, 96 pixels", "mobilenet", "build/mobilenet-96", None, "",
         ("mobilenet.py", "--to", "build/mobilenet-96"), "build/mobilenet-96/preprocessor_config.json",
-        "channels", 8, (CHANNELS[0], CHANNELS[1], CHANNELS[6], CHANNELS[7]),
+        "channels", 8, (CHANNELS[0], CHANNELS[1], CHANNELS[6], CHANNELS[7]), (96, 48),
     ),
 )  # fmt: skip
 
@@ -109,7 +111,8 @@ def in_torch(model: Model) -> list[dict[str, Any]]:
     """Return the accuracy after each way to halve a network, the whole one first."""
     prune: Callable[..., TorchModel] = prune_width if model.technique == "width" else prune_channels
     original = load(ModelRef(model.spec), model.task, scratch=FOLDER / "scratch")
-    samples = split(DataOptions(data=f"build/train{model.data}", samples=SAMPLES), held_out=JUDGED, seed=0)
+    fitted, judged = model.samples
+    samples = split(DataOptions(data=f"build/train{model.data}", samples=fitted), held_out=judged, seed=0)
     test = list(read_samples(DataOptions(data=f"build/test{model.data}")))
     data = Data(samples.calibration, Judge.of(original, samples.held_out), FOLDER / "scratch")
     whole = accuracy(original, test)
@@ -144,7 +147,7 @@ def accuracy(model: TorchModel, test: Sequence[Sample]) -> float:
 
 def in_int8(model: Model, options: WidthOptions | ChannelOptions | None) -> dict[str, Any]:
     """Export, with a technique or without, and return what report.json says."""
-    compress = CompressOptions(samples=SAMPLES + JUDGED, **({model.technique: options} if options else {}))
+    compress = CompressOptions(samples=sum(model.samples), **({model.technique: options} if options else {}))
     recipe = Recipe(
         model=model.spec,
         task=model.task,
