@@ -56,7 +56,8 @@ SPARSITY = """
 `python -m {module}`: all-MiniLM-L6-v2 for `{target}` with half of the weights of its layers at zero, against
 the dense float graph on {held_out} texts that nothing was fitted to. A zero takes its byte like any other
 code; only what compresses the file makes it smaller. Speed is over the dense model in int8: CPU time of one
-thread, all forms in turns, 95 % interval; {cpu}, ONNX Runtime {onnxruntime}.
+thread, all forms in turns, 95 % interval; {cpu}, ONNX Runtime {onnxruntime}. The machine was busy: two
+sessions of one and the same file differed by as much.
 """
 
 

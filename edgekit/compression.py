@@ -124,14 +124,14 @@ class LowRankOptions(_Table):
     Attributes:
         parameters: Share of the factorizable layers' parameters that may remain.
         weighting: What the error is weighted by: the `activation`s of the data, also by the `fisher`
-            information of the outputs, or nothing (`plain`, a control).
+            information that the outputs have of each row, or nothing (`plain`, a control).
         multiple: Ranks are multiples of it.
         measured: Keep a pair only where it is faster than the one matrix in ONNX Runtime in int8.
         exclude: Names of modules (shell patterns) that stay whole.
     """
 
     parameters: Share
-    weighting: Literal["activation", "fisher", "plain"] = "activation"
+    weighting: Literal["activation", "fisher", "plain"] = "fisher"
     multiple: PositiveInt = 32
     measured: bool = True
     exclude: tuple[str, ...] = ()

@@ -19,7 +19,7 @@ from typing import Any
 import click
 
 from benchmarks.architectures_page import page as architectures_page
-from benchmarks.machine_pages import embeddings_section, memory_section, rewrites_section
+from benchmarks.machine_pages import embeddings_section, memory_section, rewrites_section, sparsity_section
 from benchmarks.matrix import kits_table, matrix_sections, runners_table
 from benchmarks.page import page as benchmarks_page
 from edgekit.cli import cli
@@ -34,6 +34,7 @@ MEMORY = ROOT / "benchmarks" / "results" / "memory.json"
 MATRIX = ROOT / "benchmarks" / "results" / "matrix.json"
 REWRITES = ROOT / "benchmarks" / "results" / "rewrites.json"
 EMBEDDINGS = ROOT / "benchmarks" / "results" / "embeddings.json"
+SPARSITY = ROOT / "benchmarks" / "results" / "sparsity.json"
 COMPETITORS = ROOT / "benchmarks" / "results" / "competitors.json"
 
 TARGETS_INTRODUCTION = """# Targets
@@ -185,6 +186,7 @@ def pages(readme: str, runners: str) -> dict[str, str]:
         "docs/benchmarks.md": benchmarks_page(json.loads(COMPETITORS.read_text(encoding="utf-8")))
         + rewrites_section(json.loads(REWRITES.read_text(encoding="utf-8")))
         + embeddings_section(json.loads(EMBEDDINGS.read_text(encoding="utf-8")))
+        + sparsity_section(json.loads(SPARSITY.read_text(encoding="utf-8")))
         + memory_section(json.loads(MEMORY.read_text(encoding="utf-8"))),
         "docs/runners.md": with_runners(runners, json.loads(MATRIX.read_text(encoding="utf-8"))),
         "README.md": with_figures(readme, json.loads(RESULTS.read_text(encoding="utf-8"))),
