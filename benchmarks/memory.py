@@ -3,7 +3,7 @@
 Models: all-MiniLM-L6-v2, and an XLM-V (901629 tokens, 768 wide, 2 of its 12 layers) with random weights,
 whose float graph is over protobuf's 2 GiB and keeps its weights in a file of external data.
 
-Run from the checkout, with 12 GB of memory free: python -m benchmarks.memory [NAME ...]
+Run from the checkout, with 8 GB of memory free: python -m benchmarks.memory [NAME ...]
 Writes benchmarks/results/memory.json (rows of the models that were not named stay); then: make docs
 """
 
@@ -49,19 +49,48 @@ _MAKE = "--make"
 OPEN_GATES = ("cosine_mean=-1", "cosine_p05=-1", "clip_rate=1", "range_growth=1000")
 
 
+@dataclass(frozen=True)
+class Held:
+    """Resident memory at one moment.
+
+    Attributes:
+        anonymous: Bytes that the processes made.
+        file: Bytes of mapped files: libraries, and weights that are read where they lie, which the system can
+            take back at any time.
+    """
+
+    anonymous: int = 0
+    file: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.anonymous + self.file
+
+    def __add__(self, other: Held) -> Held:
+        return Held(self.anonymous + other.anonymous, self.file + other.file)
+
+    def to_json(self) -> dict[str, int]:
+        """Return the parts and their sum, as a peak."""
+        return {"peak_bytes": self.total, "anonymous_bytes": self.anonymous, "mapped_bytes": self.file}
+
+
 @dataclass
 class Watch:
     """What a process and its children held, read from the kernel while they ran.
 
     Attributes:
-        peak_bytes: Of the sum over all of them at one moment.
-        by_stage: Line of progress -> the same peak while it was the last one.
+        by_stage: Line of progress -> the most that all of them held together while it was the last one.
         seconds: Line of progress -> how long it was the last one.
     """
 
-    peak_bytes: int = 0
-    by_stage: dict[str, int] = field(default_factory=dict)
+    by_stage: dict[str, Held] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def peak(self) -> Held:
+        """The most of all stages."""
+        return max(self.by_stage.values(), key=lambda held: held.total)
 
 
 def watched(command: list[str]) -> tuple[int, str, Watch]:
@@ -81,10 +110,9 @@ def watched(command: list[str]) -> tuple[int, str, Watch]:
     reader.start()
     last = time.perf_counter()
     while process.poll() is None:
-        held = held_bytes(process.pid)
+        held = held_by(process.pid)
         now = time.perf_counter()
-        watch.peak_bytes = max(watch.peak_bytes, held)
-        watch.by_stage[stage] = max(watch.by_stage.get(stage, 0), held)
+        watch.by_stage[stage] = max(watch.by_stage.get(stage, Held()), held, key=lambda held: held.total)
         watch.seconds[stage] = watch.seconds.get(stage, 0.0) + now - last
         last = now
         time.sleep(_EVERY_SECONDS)
@@ -92,19 +120,29 @@ def watched(command: list[str]) -> tuple[int, str, Watch]:
     return process.returncode, "".join(lines), watch
 
 
-def held_bytes(pid: int) -> int:
-    """Return the resident memory of a process and all that it started, in bytes; pages shared count twice.
+def held_by(pid: int) -> Held:
+    """Return the resident memory of a process and all that it started; pages shared count twice.
 
-    Source: Linux proc(5), /proc/pid/status, VmRSS, and /proc/pid/task/tid/children.
+    A child that has not begun its own program yet shows its parent's pages, and is left out.
+
+    Source: Linux proc(5), /proc/pid/status, RssAnon, RssFile, RssShmem, and /proc/pid/task/tid/children.
     """
-    total, left = 0, [str(pid)]
+    total, left = Held(), [(str(pid), b"")]
     while left:
-        folder = Path("/proc") / left.pop()
+        number, parent = left.pop()
+        folder = Path("/proc") / number
         try:
+            program = (folder / "cmdline").read_bytes()
+            if program == parent:
+                continue
             lines = (folder / "status").read_text(encoding="utf-8").splitlines()
-            total += next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:")), 0)
+            rss = {
+                line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if line.startswith("Rss")
+            }
+            total += Held(rss.get("RssAnon", 0), rss.get("RssFile", 0) + rss.get("RssShmem", 0))
             for task in (folder / "task").iterdir():
-                left += (task / "children").read_text(encoding="utf-8").split()
+                children = (task / "children").read_text(encoding="utf-8").split()
+                left += [(child, program) for child in children]
         except OSError:  # it ended meanwhile
             continue
     return total
@@ -149,11 +187,11 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
         "int8_bytes": report["quantized_size"]["file_bytes"],
         "samples": SAMPLES,
         "seconds": round(seconds, 1),
-        "peak_bytes": watch.peak_bytes,
+        **watch.peak.to_json(),
         "goal_bytes": int(_TIMES * float_bytes + _PLUS_BYTES),
         "stages": [
-            {"stage": stage, "peak_bytes": watch.by_stage[stage], "seconds": round(watch.seconds[stage], 1)}
-            for stage in watch.by_stage
+            {"stage": stage, **held.to_json(), "seconds": round(watch.seconds[stage], 1)}
+            for stage, held in watch.by_stage.items()
         ],
     }
 

@@ -31,7 +31,7 @@ from edgekit.quantize.run import CalibrationRun
 from edgekit.recipe import Recipe
 from edgekit.record import Progress, silent
 from edgekit.runtime import let_go
-from edgekit.source import load
+from edgekit.source import forget_weights, load
 from edgekit.store import workspace, writing_folder
 from edgekit.target_run import TargetRun, run_target
 
@@ -77,7 +77,9 @@ def export(
         model = compressed(original, recipe, data, scratch, progress)
         job = Job(recipe, ModelFacts.of(model), data, scratch, progress, run)
         exported = export_float_graphs(job, model, original, profiles)
-        del model, original  # nothing from here on needs PyTorch
+        for done in (model, original):  # nothing from here on needs PyTorch
+            forget_weights(done)
+        del model, original, done
         let_go()
         graphs = {key: make_float_graph(job, key, start) for key, start in exported.items()}
         runs: list[TargetRun] = []

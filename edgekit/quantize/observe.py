@@ -19,7 +19,7 @@ from edgekit.store import workspace
 
 Batch = Mapping[str, np.ndarray]
 _MB = 10**6
-_COPIES = 4
+_COPIES = 3
 
 
 def observe(
@@ -74,8 +74,8 @@ def memory_need(model: OnnxModel, axes: Mapping[str, int], largest: Batch) -> Me
         read = {value.name for value in session.get_inputs()}
         found = session.run(None, {name: largest[name] for name in largest if name in read})
         grown = resident_bytes() - before
-    # While the graph is opened its weights are there three times: as the file's bytes, as tensors, and
-    # packed. The fourth time is what the allocator keeps from pass to pass.
+    # While the graph is opened its weights are there as the file's bytes and as tensors, those of products
+    # packed as well. With what the allocator keeps between passes all-MiniLM-L6-v2 took 2.4 times its size.
     own = max(grown, _COPIES * model.file_bytes)
     tensors = {}
     for (name, axis), shape in zip(axes.items(), found, strict=True):

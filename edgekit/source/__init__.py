@@ -55,6 +55,19 @@ def load(ref: ModelRef, task: str | None, *, scratch: Path) -> TorchModel:
     return _from_folder(snapshot.folder, ref, task, scratch, revision=snapshot.commit)
 
 
+def forget_weights(model: TorchModel) -> None:
+    """Empty the weights of a model that edgekit loaded itself; what a factory made stays as it is.
+
+    Deleting it is not enough: rewrite rules of onnxscript keep the last graph that they saw, with the weights
+    in it.
+    """
+    import torch
+
+    if model.from_transformers:
+        for tensor in (*model.module.parameters(), *model.module.buffers()):
+            tensor.data = torch.empty(0, dtype=tensor.dtype)
+
+
 def _from_folder(
     folder: Path, ref: ModelRef, task: str | None, scratch: Path, *, revision: str | None
 ) -> TorchModel:
@@ -84,4 +97,4 @@ def _from_folder(
     )
 
 
-__all__ = ["load"]
+__all__ = ["forget_weights", "load"]

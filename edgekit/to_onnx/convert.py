@@ -57,6 +57,7 @@ def export_model(model: TorchModel, folder: Path, *, opset: int, ir_version: int
     with storage_errors(path):
         folder.mkdir(parents=True, exist_ok=True)
         graph = graphs.saved(exported, path, GRAPH_NAME)
+        graphs.release(exported)  # onnxscript's rewrite rules keep the last graph that they saw
     onnx_model = OnnxModel((graph,), opset, ir_version, model.history)
     ops = Counter(node.op_type for node in exported.graph.all_nodes())
     record = clock.record(

@@ -1,12 +1,13 @@
 """Which kind of model a spec is, and what is refused before anything is loaded."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from edgekit.errors import ModelError
 from edgekit.model import ModelRef
-from edgekit.source import load
+from edgekit.source import forget_weights, load
 
 
 def test_an_empty_directory_is_no_model(tmp_path: Path) -> None:
@@ -39,3 +40,15 @@ def test_a_package_is_not_quantized_again(tmp_path: Path) -> None:
 def test_a_path_that_is_missing_and_no_hub_id_is_refused_at_once(spec: str, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no model at"):
         load(ModelRef(spec), None, scratch=tmp_path)
+
+
+def test_a_forgotten_model_holds_no_weights(tiny_st_dir, tmp_path) -> None:
+    model = load(ModelRef(str(tiny_st_dir)), None, scratch=tmp_path)
+    forget_weights(model)
+    assert not any(tensor.numel() for tensor in (*model.module.parameters(), *model.module.buffers()))
+
+
+def test_what_a_factory_made_is_not_emptied(tiny_st_dir, tmp_path) -> None:
+    model = replace(load(ModelRef(str(tiny_st_dir)), None, scratch=tmp_path), from_transformers=False)
+    forget_weights(model)
+    assert all(tensor.numel() for tensor in model.module.parameters())
