@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from edgekit.compress import steps_of, wanted_table
 from edgekit.compress.base import Data, parameters_of
 from edgekit.compress.judge import Judge
-from edgekit.compression import CompressOptions
+from edgekit.compression import CompressOptions, WidthOptions
 from edgekit.data import Sample, split
 from edgekit.errors import DataError, RecipeError
 from edgekit.latency_table import LatencyTable
@@ -101,7 +102,7 @@ def compress_model(
             result = CompressResult(
                 output, parameters_of(original.module), parameters_of(model.module), model.history
             )
-            write_text(folder / "recipe.toml", to_toml(recipe))
+            write_text(folder / "recipe.toml", to_toml(settled_recipe(recipe, model.history)))
             write_text(folder / RECORD, dump_json(result.to_json()))
     return result
 
@@ -151,6 +152,22 @@ def _with_corpus(recipe: Recipe) -> CompressOptions:
         return options
     named = vocabulary.model_copy(update={"data": source.data, "column": vocabulary.column or source.column})
     return options.model_copy(update={"vocabulary": named})
+
+
+def settled_recipe(recipe: Recipe, history: Sequence[StepRecord]) -> Recipe:
+    """Return a recipe that makes the same model on any machine: measured choices are written out.
+
+    Args:
+        recipe: The request.
+        history: What was done for it.
+    """
+    width = recipe.compress.width
+    if width is None or width.time is None:
+        return recipe
+    facts = next(r.facts for r in history if (r.stage, r.step) == ("compress", "width"))
+    kept = {"time": None, "heads": facts["heads_after"], "ffn": facts["ffn_after"]}
+    chosen = WidthOptions.model_validate({**width.model_dump(), **kept})
+    return recipe.model_copy(update={"compress": recipe.compress.model_copy(update={"width": chosen})})
 
 
 def _samples(recipe: Recipe, model: TorchModel, data: UserData) -> tuple[Sample, ...]:

@@ -78,12 +78,12 @@ class LayerOptions(_Table):
 class WidthOptions(_Table):
     """Remove attention heads and neurons of the feed-forward blocks, then repair what follows them.
 
-    Exactly one of the three ways to say how much: `ffn` and `heads` in every layer, or a share of the layers'
-    time or multiply-adds, shared out over all layers at once.
+    Exactly one of the three ways to say how much: `ffn` and `heads`, or a share of the layers' time or
+    multiply-adds, shared out over all layers at once.
 
     Attributes:
-        ffn: Neurons that stay in each feed-forward block.
-        heads: Attention heads that stay in each layer; groups of them where they share keys and values.
+        ffn: Neurons that stay in each feed-forward block: one number for all, or one for each layer.
+        heads: Attention heads that stay, likewise; whole groups of them where they share keys and values.
         time: Share of the layers' time that may remain, by a table measured in ONNX Runtime in int8.
         multiply_adds: Share of the layers' multiply-adds that may remain.
         importance: What the worth of a head or neuron is judged by: `surgeon`, what the outputs lose once the
@@ -93,8 +93,8 @@ class WidthOptions(_Table):
         repair: Fit the layer after the removed ones anew by least squares, where held-out error falls.
     """
 
-    ffn: PositiveInt | None = None
-    heads: PositiveInt | None = None
+    ffn: PositiveInt | tuple[PositiveInt, ...] | None = None
+    heads: PositiveInt | tuple[PositiveInt, ...] | None = None
     time: Share | None = None
     multiply_adds: Share | None = None
     importance: Literal["surgeon", "fisher", "activation", "magnitude", "random"] = "surgeon"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgekit.compressing import settled_recipe
 from edgekit.errors import GateError
 from edgekit.float_graph import Job
 from edgekit.machine import read_machine, versions
@@ -118,7 +119,7 @@ def _contents(job: Job, run: TargetRun) -> Contents:
         preprocessing=run.start.preprocessor.to_json(),
         files=job.model.files,
         config=job.model.config,
-        recipe=job.recipe.model_copy(
+        recipe=settled_recipe(job.recipe, run.model.history).model_copy(
             update={"targets": (run.target,), "ship": _SHIP.get(run.shipped), "pinned": pinned}
         ),
         versions=versions(),

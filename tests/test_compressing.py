@@ -95,6 +95,37 @@ def test_its_package_can_be_made_again_from_its_recipe(request_for, tmp_path) ->
     assert (again.path / "model.onnx").read_bytes() == (package.path / "model.onnx").read_bytes()
 
 
+def test_a_measured_choice_is_written_out_so_that_any_machine_makes_the_same(request_for, tmp_path) -> None:
+    tables = {"width": {"time": 0.7, "multiple": 8}}
+    recipe = request_for(compress=tables, targets=["cpu-x86-portable"], latency={"runs": 0}, gates=LOOSE)
+    (package,) = edgekit.export(recipe, tmp_path / "out").packages
+    table = tomllib.loads((package.path / "recipe.toml").read_text())
+    width = table["compress"]["width"]
+    assert "time" not in width
+    assert len(width["ffn"]) == len(width["heads"]) == 2
+    (again,) = edgekit.export(recipe_from_table(table), tmp_path / "again").packages
+    assert (again.path / "model.onnx").read_bytes() == (package.path / "model.onnx").read_bytes()
+
+
+def test_all_techniques_compose(request_for, tmp_path) -> None:
+    tables = {
+        "vocabulary": {"coverage": 0.99},
+        "embeddings": {"rank": 12},
+        "layers": {"keep": 1},
+        "width": {"ffn": 40, "heads": 3, "multiple": 8},
+        "low_rank": {"parameters": 0.9, "multiple": 4, "measured": False},
+        "sparsity": {"share": 0.3},
+    }
+    recipe = request_for(compress=tables, targets=["cpu-x86-portable"], latency={"runs": 0}, gates=LOOSE)
+    result = edgekit.export(recipe, tmp_path / "out")
+    steps = [record.step for record in result.reports[0].history if record.stage == "compress"]
+    assert steps == ["vocabulary", "embeddings", "layers", "width", "low_rank", "sparsity"]
+    small = edgekit.compress_model(recipe, tmp_path / "small")
+    assert small.parameters < 0.5 * small.parameters_before
+    again = load(ModelRef(str(small.output)), None, scratch=tmp_path)
+    assert sum(p.numel() for p in again.module.parameters()) == small.parameters
+
+
 def test_a_recipe_without_techniques_has_no_table_for_them(request_for) -> None:
     assert "compress" not in to_toml(request_for(compress={}))
 

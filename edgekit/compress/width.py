@@ -13,7 +13,7 @@ from typing import Any
 from edgekit.compress.anatomy import keep_heads, keep_neurons, layers_of
 from edgekit.compress.base import Data, branch, finished, sizes
 from edgekit.compress.costs import TICKS_PER_MS, Cost, multiply_adds, times, tokens_per_sample, total, widths
-from edgekit.compress.importance import Part, Ranking, parts_of, rank
+from edgekit.compress.importance import Kind, Part, Ranking, parts_of, rank
 from edgekit.compress.knapsack import Choice, allocate
 from edgekit.compress.repair import Repaired, repair
 from edgekit.compression import WidthOptions
@@ -40,7 +40,7 @@ def prune_width(model: TorchModel, options: WidthOptions, data: Data) -> TorchMo
     skipped = (Skip("heads", fixed),) if fixed else ()
     counted = multiply_adds(tokens_per_sample(model, data))
     if options.time is None and options.multiply_adds is None:
-        kept = _uniform(parts, options)
+        kept = _given(parts, options)
         rankings = rank(model, _losing(parts, kept), options.importance, data)
     else:
         cost, share, key = _budget(options, data, counted)
@@ -95,8 +95,8 @@ def _refuse_contradictions(options: WidthOptions) -> None:
         )
 
 
-def _uniform(parts: Sequence[Part], options: WidthOptions) -> Widths:
-    """Return the same width for every layer.
+def _given(parts: Sequence[Part], options: WidthOptions) -> Widths:
+    """Return the widths that the request names, for all layers or one by one.
 
     Raises:
         RecipeError: A layer does not have so many heads or neurons, or cannot keep that number.
@@ -105,9 +105,10 @@ def _uniform(parts: Sequence[Part], options: WidthOptions) -> Widths:
     for part in parts:
         layer = part.layer
         if part.kind == "ffn":
-            wanted, has, unit, what = options.ffn, layer.neurons, options.multiple, "neurons"
+            asked, has, unit, what = options.ffn, layer.neurons, options.multiple, "neurons"
         else:
-            wanted, has, unit, what = options.heads, layer.heads, layer.heads // layer.kv_heads, "heads"
+            asked, has, unit, what = options.heads, layer.heads, layer.heads // layer.kv_heads, "heads"
+        wanted = _of_layer(asked, layer.index, part.kind, sum(other.kind == part.kind for other in parts))
         key = f"[compress] width.{part.kind} = {wanted}"
         if wanted is None or wanted == has:
             kept[part.matrix] = part.units
@@ -128,6 +129,18 @@ def _uniform(parts: Sequence[Part], options: WidthOptions) -> Widths:
             )
         kept[part.matrix] = wanted * part.units // has
     return kept
+
+
+def _of_layer(asked: int | tuple[int, ...] | None, index: int, kind: Kind, layers: int) -> int | None:
+    """Return the width that is asked for in one layer."""
+    if not isinstance(asked, tuple):
+        return asked
+    if len(asked) != layers:
+        raise RecipeError(
+            f"[compress] width.{kind} lists {len(asked)} widths, and the model has {layers} layers",
+            "Give one number for all layers, or one for each.",
+        )
+    return asked[index]
 
 
 def _budget(options: WidthOptions, data: Data, counted: Cost) -> tuple[Cost, float, str]:
