@@ -13,6 +13,7 @@ from torch import nn
 
 from edgekit.compress.anatomy import FAMILIES, is_matrix, layer_list
 from edgekit.compress.base import batches, real_rows, watching
+from edgekit.compress.probe import probe
 from edgekit.data import Sample
 from edgekit.errors import ModelError, RecipeError, nearest
 from edgekit.model import TorchModel
@@ -21,9 +22,6 @@ from edgekit.structure import LowRankLinear
 
 _PROBES = 2
 """Random directions per batch; the samples do the rest of the averaging."""
-
-_DRAWS = ("text-classification", "token-classification", "image-classification", "text-generation")
-"""Tasks whose outputs are logits of one choice, which a label can be drawn from."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +178,6 @@ def gradient_energy(
     Source: Martens 2020, New Insights and Perspectives on the Natural Gradient Method, section 5.
     """
     generator = torch.Generator().manual_seed(seed)
-    draws = model.task in _DRAWS
     sums: dict[str, torch.Tensor] = {}
     rows: dict[str, int] = {}
     for inputs in batches(model, samples):
@@ -190,11 +187,11 @@ def gradient_energy(
         output = next(iter(returned.values())) if isinstance(returned, dict) else returned[0]
         if not made:  # none of them runs
             continue
-        for probe in range(_PROBES):
+        for number in range(_PROBES):
             with torch.enable_grad():
-                total = _direction(output, inputs, draws, generator)
+                total = probe(model, output, inputs, generator)
                 gradients = torch.autograd.grad(
-                    total, list(made.values()), retain_graph=probe + 1 < _PROBES, allow_unused=True
+                    total, list(made.values()), retain_graph=number + 1 < _PROBES, allow_unused=True
                 )
             for name, gradient in zip(made, gradients, strict=True):
                 if gradient is None:
@@ -203,20 +200,6 @@ def gradient_energy(
                 sums[name] = sums.get(name, 0) + real.double().square().sum(0)
                 rows[name] = rows.get(name, 0) + len(real)
     return {name: total / rows[name] for name, total in sums.items()}
-
-
-def _direction(
-    output: torch.Tensor, inputs: Mapping[str, torch.Tensor], draws: bool, generator: torch.Generator
-) -> torch.Tensor:
-    """Return one number per batch whose gradient is a random one of the outputs'."""
-    if draws and output.shape[-1] > 1:
-        logs = output.log_softmax(-1)
-        flat = logs.detach().exp().reshape(-1, logs.shape[-1])
-        drawn = torch.multinomial(flat, 1, generator=generator).reshape(*logs.shape[:-1], 1)
-        values = logs.gather(-1, drawn)
-    else:
-        values = output * torch.randn(output.shape, generator=generator)
-    return real_rows(values, inputs).sum() if values.ndim == 3 else values.sum()
 
 
 def _inputs(
