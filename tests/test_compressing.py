@@ -60,6 +60,7 @@ def test_a_compressed_directory_loads_again_and_says_what_was_lost(request_for, 
     assert tomllib.loads((result.output / "recipe.toml").read_text())["compress"]["layers"] == {
         "keep": 1,
         "choose": "similarity",
+        "repair": True,
     }
 
 

@@ -41,7 +41,8 @@ def root(tmp_path):
     """A checkout's root with nothing but the two pages that are not generated whole."""
     shutil.copy(make_docs.ROOT / "README.md", tmp_path)
     (tmp_path / "docs").mkdir()
-    shutil.copy(make_docs.ROOT / "docs" / "runners.md", tmp_path / "docs")
+    for name in ("runners.md", "compression.md"):
+        shutil.copy(make_docs.ROOT / "docs" / name, tmp_path / "docs")
     return tmp_path
 
 
