@@ -19,7 +19,7 @@ from edgekit.model import ModelRef, TorchModel
 from edgekit.preflight import UserData, read_data, refuse_output, sift
 from edgekit.profile import load_profile
 from edgekit.recipe import DataOptions, Recipe, to_toml
-from edgekit.record import Clock, Progress, StepRecord, silent
+from edgekit.record import Progress, StepRecord, silent
 from edgekit.reference import Reference
 from edgekit.source import load
 from edgekit.source.saving import save, settled
@@ -137,9 +137,8 @@ def compressed(
     for name, step in steps_of(options):
         progress("compress", name.replace("_", " "), None)
         model = step(model, replace(looked_at, latency=_measured(model, name, recipe, progress)))
-        clock = Clock()
         record = model.history[-1]
-        facts = {**record.facts, "quality": dict(reference.quality(model)), "measured_seconds": clock.seconds}
+        facts = {**record.facts, "quality": dict(reference.quality(model))}
         model = replace(model, history=(*model.history[:-1], replace(record, facts=facts)))
     return settled(model, scratch)
 

@@ -12,7 +12,7 @@ from edgekit.errors import ModelError
 from edgekit.golden import Golden, GoldenBatch
 from edgekit.model import TorchModel
 from edgekit.tasks import task_named
-from edgekit.tasks.base import Preprocessor
+from edgekit.tasks.base import Outputs, Preprocessor
 from edgekit.tasks.batches import sample_batches
 from edgekit.tasks.text import columns_kept
 from edgekit.to_onnx import record_golden
@@ -54,30 +54,28 @@ class Reference:
         Raises:
             ModelError: No batch could be compared.
         """
-        pairs = zip(
-            own.batches, self._batches(preprocessor), strict=False
-        )  # own ends in batches of other lengths
-        kept = tuple(replace(mine, outputs=theirs.outputs) for mine, theirs in pairs if _alike(mine, theirs))
-        if not kept:
+        return self._pairs(own, preprocessor)[0]
+
+    def quality(self, model: TorchModel) -> dict[str, float]:
+        """Return the task's measures of a model against the original, by check name."""
+        batches = tuple(sample_batches(model.preprocessor, self.samples, batch=self.batch))
+        golden, found = self._pairs(record_golden(model, batches), model.preprocessor)
+        checks = task_named(model.task).compare(golden, found).checks
+        return {check.name: check.measured for check in checks if check.measured is not None}
+
+    def _pairs(self, own: Golden, preprocessor: Preprocessor) -> tuple[Golden, list[Outputs]]:
+        """Return a model's inputs with the original's outputs, and its own outputs, where they compare."""
+        # own may end in batches of other lengths
+        paired = zip(own.batches, self._batches(preprocessor), strict=False)
+        alike = [(mine, theirs) for mine, theirs in paired if _alike(mine, theirs)]
+        if not alike:
             raise ModelError(
                 "no output of the compressed model can be compared with the original's: its tokenizer cuts "
                 "every held-out text into other tokens, and each token has an output of its own",
                 "Leave [compress.vocabulary] out for this task, or keep a larger vocabulary.",
             )
-        return Golden(own.task, kept)
-
-    def quality(self, model: TorchModel) -> dict[str, float]:
-        """Return the task's measures of a model against the original, by check name."""
-        batches = tuple(sample_batches(model.preprocessor, self.samples, batch=self.batch))
-        own = record_golden(model, batches)
-        golden = self.golden_for(own, model.preprocessor)
-        found = [
-            batch.outputs
-            for batch, theirs in zip(own.batches, self._batches(model.preprocessor), strict=True)
-            if _alike(batch, theirs)
-        ]
-        checks = task_named(model.task).compare(golden, found).checks
-        return {check.name: check.measured for check in checks if check.measured is not None}
+        kept = tuple(replace(mine, outputs=theirs.outputs) for mine, theirs in alike)
+        return Golden(own.task, kept), [mine.outputs for mine, _ in alike]
 
     def _batches(self, preprocessor: Preprocessor) -> tuple[GoldenBatch, ...]:
         columns = columns_kept(self.preprocessor, preprocessor)

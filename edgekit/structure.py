@@ -174,7 +174,7 @@ def rebuild(fresh: nn.Module, structure: Structure, where: str) -> None:
     """
     parts = dict(fresh.named_modules())
     for name, rank in structure.low_rank.items():
-        if not (isinstance(parts.get(name), (nn.Linear, nn.Embedding)) or _is_conv1d(parts.get(name))):
+        if not (isinstance(parts.get(name), (nn.Linear, nn.Embedding)) or is_conv1d(parts.get(name))):
             raise ModelError(f"{where} names {name!r}, which is no matrix or table of this model")
         _replace(fresh, name, rank, parts[name])
         device = next(parts[name].parameters()).device
@@ -212,7 +212,7 @@ def _is_low_rank(module: nn.Module, name: str) -> bool:
     return isinstance(dict(module.named_modules()).get(name), (LowRankLinear, LowRankEmbedding))
 
 
-def _is_conv1d(part: nn.Module | None) -> bool:
+def is_conv1d(part: nn.Module | None) -> bool:
     """Return whether a part is the matrix product of transformers' GPT-2, whose weight is [in, out]."""
     return type(part).__name__ == "Conv1D"
 
@@ -230,7 +230,7 @@ def _replace(root: nn.Module, name: str, rank: int, like: nn.Module) -> None:
         elif isinstance(like, LowRankLinear):
             bias = like.up.bias is not None
             new = LowRankLinear(like.down.in_features, rank, like.up.out_features, bias=bias)
-        elif _is_conv1d(like):
+        elif is_conv1d(like):
             wide, out = like.get_parameter("weight").shape
             new = LowRankLinear(wide, rank, out, bias=True)
         else:

@@ -14,6 +14,7 @@ from torch import nn
 
 from edgekit.errors import ModelError
 from edgekit.model import TorchModel
+from edgekit.structure import is_conv1d
 
 
 @dataclass(frozen=True)
@@ -228,15 +229,15 @@ def _features(matrix: nn.Module) -> tuple[int, int]:
     """Return (in, out) of a matrix product."""
     if isinstance(matrix, nn.Linear):
         return matrix.in_features, matrix.out_features
-    weight = matrix.get_parameter("weight")  # transformers' Conv1D, [in, out]
-    if type(matrix).__name__ != "Conv1D":
+    if not is_conv1d(matrix):
         raise ModelError(f"a {type(matrix).__name__} is no matrix product that edgekit can change")
+    weight = matrix.get_parameter("weight")
     return int(weight.shape[0]), int(weight.shape[1])
 
 
 def is_matrix(module: nn.Module) -> bool:
     """Return whether a module is a matrix product: `nn.Linear`, or transformers' `Conv1D`."""
-    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+    return isinstance(module, nn.Linear) or is_conv1d(module)
 
 
 def matrix_of(module: nn.Module) -> torch.Tensor:

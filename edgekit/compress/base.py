@@ -13,18 +13,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
+from edgekit.compress.feeding import BATCH, fed, groups
 from edgekit.compress.judge import Judge
 from edgekit.data import Sample
 from edgekit.latency_table import LatencyTable
 from edgekit.model import TorchModel
 from edgekit.record import Progress, StepRecord, silent
-
-BATCH = 16
-"""Samples that run together: enough to keep matrix products busy, few enough for little padding."""
 
 
 @dataclass(frozen=True)
@@ -81,20 +78,8 @@ def batches(
     model: TorchModel, samples: Sequence[Sample], size: int = BATCH
 ) -> Iterator[dict[str, torch.Tensor]]:
     """Yield the samples as inputs of the model, samples of like length together so that little is padded."""
-    for chunk in chunks(samples, size):
-        inputs = model.preprocessor.batch(chunk)
-        yield {name: torch.from_numpy(np.ascontiguousarray(inputs[name])) for name in model.input_names}
-
-
-def chunks(samples: Sequence[Sample], size: int = BATCH) -> Iterator[list[Sample]]:
-    """Yield samples in groups, texts of like length together; the same samples make the same groups."""
-    ordered = sorted(samples, key=_length)
-    for start in range(0, len(ordered), size):
-        yield ordered[start : start + size]
-
-
-def _length(sample: Sample) -> int:
-    return len(sample.value) if isinstance(sample.value, (str, list)) else 0
+    for chosen in groups(samples, size):
+        yield fed(model, [samples[index] for index in chosen])
 
 
 @contextmanager

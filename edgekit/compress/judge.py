@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from edgekit.compress.feeding import BATCH, fed, groups
 from edgekit.data import Sample
 from edgekit.errors import DataError
 from edgekit.model import TorchModel
@@ -76,25 +77,18 @@ class Judge:
         return float(np.square(reference - other).sum()) / energy
 
 
-def outputs(model: TorchModel, samples: Sequence[Sample], size: int = 16) -> list[np.ndarray]:
+def outputs(model: TorchModel, samples: Sequence[Sample], size: int = BATCH) -> list[np.ndarray]:
     """Return each sample's first output, without padding: float64 [positions, dim], in the samples' order."""
-    order = sorted(range(len(samples)), key=lambda index: _length(samples[index]))
     found: dict[int, np.ndarray] = {}
-    for start in range(0, len(order), size):
-        chosen = order[start : start + size]
-        inputs = model.preprocessor.batch([samples[index] for index in chosen])
-        tensors = {name: torch.from_numpy(np.ascontiguousarray(inputs[name])) for name in model.input_names}
+    for chosen in groups(samples, size):
+        inputs = fed(model, [samples[index] for index in chosen])
         with torch.no_grad():
-            returned = model.module(**tensors)
+            returned = model.module(**inputs)
         values = next(iter(returned.values())) if isinstance(returned, dict) else returned[0]
         mask = inputs.get("attention_mask")
         for row, index in enumerate(chosen):
             value = values[row].numpy().astype(np.float64)
             if mask is not None and value.ndim > 1 and len(value) == mask.shape[1]:
-                value = value[mask[row].astype(bool)]
+                value = value[mask[row].numpy().astype(bool)]
             found[index] = value.reshape(-1, value.shape[-1]) if value.ndim else value.reshape(1, 1)
     return [found[index] for index in range(len(samples))]
-
-
-def _length(sample: Sample) -> int:
-    return len(sample.value) if isinstance(sample.value, (str, list)) else 0

@@ -58,12 +58,11 @@ def save(model: TorchModel, folder: Path, original: TorchModel) -> None:
         _save_weights(module, folder / "model.safetensors")
         return
     inner: Any = model.module.get_submodule("model")
-    root, where = folder, ""
+    root, config = folder, dump_json(_config(model))
     if model.task == "sentence-embedding" and model.folder is not None:
-        where = _copy_sentence_files(model.folder, folder)
-        root = folder / where
+        root = folder / _copy_sentence_files(model.folder, folder)
         root.mkdir(exist_ok=True)
-    write_text(root / "config.json", dump_json(_config(model)))  # which `fresh` reads
+    write_text(root / "config.json", config)  # which `fresh` reads
     for file in model.files:
         if file.name != "config.json":
             shutil.copyfile(file, root / file.name)
@@ -75,7 +74,7 @@ def save(model: TorchModel, folder: Path, original: TorchModel) -> None:
         else:
             shape.save(root / structure.FILE)
             _save_weights(inner, root / "model.safetensors")
-    write_text(root / "config.json", dump_json(_config(model)))
+    write_text(root / "config.json", config)  # `save_pretrained` wrote its own
 
 
 def _save_weights(module: nn.Module, path: Path) -> None:
