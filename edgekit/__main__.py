@@ -23,8 +23,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         from edgekit.cli import cli
+        from edgekit.cli.interrupts import Interrupts
 
-        cli.main(arguments, prog_name="edgekit", standalone_mode=False)
+        with Interrupts() as interrupts:
+            cli.main(arguments, prog_name="edgekit", standalone_mode=False, obj=interrupts)
         sys.stdout.flush()
     except EdgekitError as error:
         return _say(error.message, error.hint, error.exit_code)

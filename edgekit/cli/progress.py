@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import click
+
+from edgekit.cli.interrupts import Interrupts
 from edgekit.record import Progress, silent
 
 if TYPE_CHECKING:
@@ -15,12 +18,20 @@ if TYPE_CHECKING:
 
 @contextmanager
 def shown_progress(console: Console, *, quiet: bool) -> Iterator[Progress]:
-    """Yield what the pipeline tells its progress to.
+    """Yield what the pipeline tells its progress to, which also raises a Ctrl-C that was swallowed.
 
     Args:
         console: Where to show it; standard error, so that output can be piped.
         quiet: Show nothing.
     """
+    context = click.get_current_context(silent=True)
+    interrupts = (context and context.find_object(Interrupts)) or Interrupts()
+    with _shown(console, quiet=quiet) as progress:
+        yield interrupts.heeded(progress)
+
+
+@contextmanager
+def _shown(console: Console, *, quiet: bool) -> Iterator[Progress]:
     started = time.perf_counter()
     if quiet:
         yield silent
