@@ -18,6 +18,7 @@ ROOT = Path(edgekit.__file__).parents[1]
 VALUES = (
     "compression",
     "data",
+    "distillation",
     "golden",
     "latency_table",
     "machine",
@@ -40,6 +41,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("tasks",),
     ("structure",),
     ("source", "compress"),
+    ("distill",),
     ("to_onnx",),
     ("optimize", "quantize"),
     ("runners",),
@@ -47,6 +49,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("package", "report"),
     ("verification", "package_facts"),
     ("preflight", "revalidation", "explaining", "comparing", "mixed", "tuning", "reference"),
+    ("distilling",),
     ("compressing",),
     ("float_graph",),
     ("forms",),
@@ -62,7 +65,8 @@ TYPES_ONLY = {("model", "tasks")}
 """Imports for annotations that go up, under `TYPE_CHECKING`."""
 
 OWNERS: dict[str, tuple[str, ...]] = {
-    "torch": ("structure", "source", "to_onnx", "compress"),
+    "accelerate": ("distill/training",),
+    "torch": ("structure", "source", "to_onnx", "compress", "distill"),
     "torch_pruning": ("compress/channel_groups",),
     "transformers": ("source", "to_onnx"),
     "optimum": ("source", "to_onnx"),
