@@ -1,0 +1,1 @@
+"""Train a small student to give what its teacher gives."""
