@@ -25,7 +25,18 @@ from edgekit.readers import Kind, Sample, image_paths, kind_of, locate, read_row
 from edgekit.recipe import DataOptions
 from edgekit.store import sha256_file
 
-__all__ = ["DataAudit", "Kind", "Sample", "Split", "data_sha256", "draw", "kind_of", "read_samples", "split"]
+__all__ = [
+    "DataAudit",
+    "Kind",
+    "Sample",
+    "Split",
+    "content_digest",
+    "data_sha256",
+    "draw",
+    "kind_of",
+    "read_samples",
+    "split",
+]
 
 MIN_TEXTS = 32
 """Fewest distinct texts. A text of 10 to 30 tokens gives as many observations per channel, so 32 make
@@ -119,7 +130,9 @@ def draw(options: DataOptions, *, seed: int, exclude: Iterable[Sample] = ()) -> 
     Raises:
         DataError: The data is missing, malformed, or has too few distinct samples that are not excluded.
     """
-    chosen = _choose(options, options.samples, seed, frozenset(_digest(sample.value) for sample in exclude))
+    chosen = _choose(
+        options, options.samples, seed, frozenset(content_digest(sample.value) for sample in exclude)
+    )
     _require(chosen, options, min(MIN_HELD_OUT, options.samples), "validation")
     audit = chosen.audit(options, calibration=0, held_out=len(chosen.samples))
     return Split((), chosen.samples, audit)
@@ -191,7 +204,7 @@ def _choose(options: DataOptions, size: int, seed: int, excluded: frozenset[byte
             empty += 1
             continue
         read += 1
-        digest = _digest(sample.value)
+        digest = content_digest(sample.value)
         seen.append(int.from_bytes(digest[:8], "big"))
         if digest in excluded:
             met.add(digest)
@@ -206,7 +219,7 @@ def _rank(digest: bytes, seed: int) -> int:
     return int.from_bytes(hashlib.blake2b(b"%d:%b" % (seed, digest), digest_size=16).digest(), "big")
 
 
-def _digest(value: Any) -> bytes:
+def content_digest(value: Any) -> bytes:
     """Return 16 bytes that stand for a sample's content; its label does not count."""
     digest = hashlib.blake2b(digest_size=16)
     if isinstance(value, Path):

@@ -1,0 +1,249 @@
+"""A teacher's outputs: run once over all samples, kept in half precision, read from a memory map.
+
+A cache is a folder named after the digest of everything that its contents follow from: the teacher as it is,
+the samples in their order, and what is kept of each output. It grows by blocks of samples whose bounds do
+not depend on where a run was killed, so that it ends with the same bytes as one that was not.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from edgekit.compress.feeding import BATCH
+from edgekit.data import Sample
+from edgekit.distill.block_files import (
+    LOCK,
+    STATE,
+    Complete,
+    alone,
+    append_block,
+    read_complete,
+    start_afresh,
+)
+from edgekit.distill.fingerprint import model_sha256, samples_sha256
+from edgekit.distill.teacher_rows import (
+    COUNTS,
+    DTYPES,
+    INDICES,
+    LOG_REST,
+    VALUES,
+    Tables,
+    TeacherRun,
+    Wanted,
+    block_tables,
+)
+from edgekit.errors import DataError, StorageError
+from edgekit.model import TorchModel
+from edgekit.record import Progress, silent
+from edgekit.store import sha256_json, storage_errors
+
+__all__ = ["Targets", "TeacherCache", "Wanted", "teacher_cache"]
+
+_FORMAT = 1
+_BLOCK_SAMPLES = 256
+_BLOCK_BYTES = 1 << 28  # what a block may hold in memory before it is written
+_WAITING = "waiting for another process that makes the same teacher outputs"
+
+
+@dataclass(frozen=True, eq=False)
+class Targets:
+    """Rows of the teacher's output, those of one sample after those of the one before it.
+
+    Attributes:
+        values: fp32 [rows, width] as the teacher gave them, or [rows, k] log-probabilities of the k largest
+            logits, largest first.
+        counts: int64 [samples], the rows of each sample.
+        indices: int64 [rows, k], which logits the values are of; None for whole rows.
+        log_rest: fp32 [rows], logarithm of the probability of all other logits together (-inf where there are
+            none): with the values' probabilities it sums to 1. None for whole rows.
+    """
+
+    values: torch.Tensor
+    counts: torch.Tensor
+    indices: torch.Tensor | None = None
+    log_rest: torch.Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class TeacherCache:
+    """The outputs of a teacher for all samples, mapped into memory and read where they are asked for.
+
+    Attributes:
+        folder: Where its files lie.
+        counts: int64 [samples], the rows of each sample.
+        starts: int64 [samples], the first row of each sample.
+        values: fp16 [all rows, width].
+        indices: int32 [all rows, width]; None for whole rows.
+        log_rest: fp32 [all rows]; None for whole rows.
+    """
+
+    folder: Path
+    counts: np.ndarray
+    starts: np.ndarray
+    values: np.ndarray
+    indices: np.ndarray | None = None
+    log_rest: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return len(self.counts)
+
+    def rows(self, indices: Sequence[int]) -> Targets:
+        """Return the rows of some samples, in the order of `indices`.
+
+        Log-probabilities are made to sum to 1 again, which half precision moves by up to 1 in 1000.
+        """
+        order = np.asarray(indices, np.int64)
+        counts = self.counts[order]
+        offsets = self.starts[order] - (np.cumsum(counts) - counts)
+        places = np.repeat(offsets, counts) + np.arange(counts.sum())
+        values = torch.from_numpy(np.array(self.values[places], np.float32))
+        if self.indices is None or self.log_rest is None:
+            return Targets(values, torch.from_numpy(counts))
+        log_rest = torch.from_numpy(np.array(self.log_rest[places], np.float32))[:, None]
+        total = torch.cat([values, log_rest], dim=1).logsumexp(dim=1, keepdim=True)
+        chosen = torch.from_numpy(np.array(self.indices[places], np.int64))
+        return Targets(values - total, torch.from_numpy(counts), chosen, (log_rest - total)[:, 0])
+
+
+def teacher_cache(
+    teacher: TorchModel,
+    samples: Sequence[Sample],
+    wanted: Wanted,
+    folder: Path,
+    progress: Progress = silent,
+    *,
+    device: str = "cpu",
+) -> TeacherCache:
+    """Return the teacher's first output for every sample; what `folder` has of it already is not run again.
+
+    A pooled output [batch, width] has one row per sample, any other one row per position that is no padding.
+    Processes that want the same cache at once wait for the first of them.
+
+    Args:
+        teacher: In eval mode, on the CPU; it is not changed.
+        samples: What it is run over.
+        wanted: What is kept.
+        folder: Place of all caches; this one gets a folder of its own in it.
+        progress: Told after every block.
+        device: Where the teacher runs. It is no part of the key: outputs made elsewhere are taken as they
+            are, equal but for rounding.
+
+    Raises:
+        DataError: There are no samples, or one cannot be used.
+        ModelError: An output is not finite, or too large for half precision.
+        StorageError: The disk is full or the place cannot be written; complete blocks stay.
+    """
+    if not samples:
+        raise DataError("there are no samples to run the teacher over", "Give data with at least one sample.")
+    top = None if wanted.top is None else [wanted.top, wanted.temperature]
+    key = sha256_json([_FORMAT, model_sha256(teacher), samples_sha256(samples), top])
+    place = folder / key[:16]
+    state = read_complete(place, key)
+    if state is not None and state.done == len(samples):
+        return _opened(place, state)
+    _make_folder(place)
+    with alone(place, lambda: progress("distill", _WAITING, None)):
+        state = read_complete(place, key) or _start(place, key, wanted, progress)
+        run = TeacherRun.on(device, teacher, wanted)
+        return _opened(place, _fill(run, samples, place, state, progress))
+
+
+def _fill(
+    run: TeacherRun, samples: Sequence[Sample], place: Path, state: Complete, progress: Progress
+) -> Complete:
+    """Append block after block until every sample is done.
+
+    The first block is one batch; it tells how many samples the others may hold in memory.
+    """
+    total, first, started = len(samples), state.done, time.perf_counter()
+    sizes = np.cumsum([_size(sample) for sample in samples])
+    while state.done < total:
+        stop = min(total, state.done + state.facts.get("block_samples", BATCH))
+        tables = block_tables(run, samples[state.done : stop], state.done)
+        so_far = state.total_bytes + sum(table.nbytes for table in tables.values())
+        facts = dict(state.facts) or {
+            "block_samples": min(max(_BLOCK_BYTES * stop // so_far // BATCH, 1) * BATCH, _BLOCK_SAMPLES),
+            "width": tables[VALUES].shape[1],
+        }
+        needed_bytes = so_far - state.total_bytes + _left_bytes(tables, sizes, so_far, stop)
+        with _room(place, needed_bytes, state.done):
+            blocks = {name: table.tobytes() for name, table in tables.items()}
+            state = append_block(place, state, blocks, stop, facts)
+        rate = (stop - first) / max(time.perf_counter() - started, 1e-9)
+        said = f"teacher outputs: {stop} of {total} samples, {rate:.0f} per second"
+        progress("distill", said, stop / total)
+    return state
+
+
+def _left_bytes(tables: Tables, sizes: np.ndarray, so_far: int, stop: int) -> int:
+    """Return how many bytes come after `stop` samples: known where each has one row, else as so far.
+
+    Texts are taken to give as many rows per character as those before them.
+    """
+    if len(tables[VALUES]) == len(tables[COUNTS]):
+        sizes = np.arange(1, len(sizes) + 1)
+    return so_far * int(sizes[-1] - sizes[stop - 1]) // int(sizes[stop - 1])
+
+
+def _size(sample: Sample) -> int:
+    """Return what a sample's rows grow with: its characters or words; 1 for what is no text."""
+    return max(1, len(sample.value)) if isinstance(sample.value, (str, list)) else 1
+
+
+def _opened(place: Path, state: Complete) -> TeacherCache:
+    counts = np.fromfile(place / COUNTS, DTYPES[COUNTS], state.done).astype(np.int64)
+    starts, width = np.cumsum(counts) - counts, state.facts["width"]
+
+    def table(name: str, *width: int) -> np.ndarray:
+        return np.memmap(place / name, DTYPES[name], "r", shape=(int(counts.sum()), *width))
+
+    if INDICES not in state.files:
+        return TeacherCache(place, counts, starts, table(VALUES, width))
+    return TeacherCache(place, counts, starts, table(VALUES, width), table(INDICES, width), table(LOG_REST))
+
+
+def _start(place: Path, key: str, wanted: Wanted, progress: Progress) -> Complete:
+    if (place / STATE).exists():
+        progress("distill", f"the teacher outputs in {place} are damaged and are made again", None)
+    return start_afresh(place, key, wanted.files)
+
+
+def _make_folder(place: Path) -> None:
+    try:
+        with storage_errors(place):
+            place.mkdir(parents=True, exist_ok=True)
+            (place / LOCK).touch()
+    except StorageError as error:
+        raise StorageError(error.message, "Give another folder with --cache.") from error
+
+
+@contextmanager
+def _room(place: Path, needed_bytes: int, done: int) -> Iterator[None]:
+    """Let a block be written where the disk has room for it and for all that are to come.
+
+    Raises:
+        StorageError: It has not, or writing fails.
+    """
+    free_bytes = shutil.disk_usage(place).free
+    said = (
+        f"the teacher's outputs need {needed_bytes:,} more bytes, {free_bytes:,} are free in {place.parent}"
+    )
+    hint = (
+        "Free space there, or give another folder with --cache;"
+        f" the outputs of {done} samples are there already and will not be made again."
+    )
+    if free_bytes < needed_bytes:
+        raise StorageError(f"the disk is too full: {said}", hint)
+    try:
+        yield
+    except StorageError as error:
+        raise StorageError(f"{error.message}; {said}", hint) from error
