@@ -27,6 +27,8 @@ from edgekit.data import Sample
 from edgekit.distill.cache import Wanted, teacher_cache
 from edgekit.distill.teacher_rows import VALUES
 from edgekit.errors import DataError, ModelError, StorageError
+from tests.compress.families import tiny_transformer
+from tests.compress.samples import Arrays, samples_of
 from tests.distill.teachers import (
     AsItIs,
     array_teacher,
@@ -41,6 +43,11 @@ COUNT = 600
 """Three blocks of 256 samples and the first one of 16."""
 
 WHOLE, TOP = Wanted(), Wanted(3, 2.0)
+
+
+class Described(Arrays):
+    def to_json(self):
+        return {"kind": "arrays"}
 
 
 class Stopped(Exception):  # noqa: N818
@@ -125,6 +132,21 @@ class TestAgain:
         second = teacher_cache(teacher, texts(50), wanted, tmp_path)
         assert seen == []
         torch.testing.assert_close(second.rows(range(50)).values, first.rows(range(50)).values)
+
+    @pytest.mark.parametrize("kind", ["bert", "modernbert", "vit", "llama", "gpt2"])
+    def test_running_a_transformer_does_not_change_its_key(self, tmp_path, kind):
+        model = tiny_transformer(kind)
+        samples = samples_of(model, 20)
+        teacher = replace(model, preprocessor=Described())
+        first = teacher_cache(teacher, samples, WHOLE, tmp_path)
+        seen = _seen(teacher)
+        assert teacher_cache(teacher, samples, WHOLE, tmp_path).folder == first.folder
+        assert seen == []
+        single = teacher.module(
+            **{n: torch.from_numpy(a) for n, a in teacher.preprocessor.batch([samples[3]]).items()}
+        )
+        (output,) = single.values()
+        torch.testing.assert_close(first.rows([3]).values, output[0].detach(), rtol=2e-3, atol=2e-3)
 
     def test_also_from_a_place_where_nothing_can_be_written(self, tmp_path):
         cache = teacher_cache(pooled_teacher(), arrays(20, 4), WHOLE, tmp_path)
