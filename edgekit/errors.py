@@ -13,6 +13,7 @@ The tree::
     ├── ExportError              (exit 2) the exporter cannot convert this model; names the op and its module
     ├── GateError                (exit 1) a measured value missed its budget
     ├── RunnerFailedError        (exit 1) a model fails, crashes or hangs where a runner runs it
+    ├── TrainingError            (exit 1) training came to values that are not finite
     └── MachineError       (exit 3) this machine lacks something
         ├── MissingDependencyError    a package is not installed
         ├── RunnerMissingError   a runner is not installed, or its files are damaged
@@ -106,6 +107,12 @@ class RunnerFailedError(EdgekitError):
         self.runner = runner
         self.outcome: Literal["failed", "crashed", "hung"] = outcome
         self.why = why
+
+
+class TrainingError(EdgekitError):
+    """Training came to values that are not finite; the best weights before that are kept."""
+
+    exit_code = 1
 
 
 class MachineError(EdgekitError):

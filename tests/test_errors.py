@@ -19,6 +19,7 @@ EXIT_CODES = {
     "ExportError": 2,
     "GateError": 1,
     "RunnerFailedError": 1,
+    "TrainingError": 1,
     "MachineError": 3,
     "RunnerMissingError": 3,
     "MissingDependencyError": 3,

@@ -1,0 +1,388 @@
+"""The training loop: the same for one CPU, one GPU, or several processes under `accelerate launch`.
+
+Modules stay in eval mode, as the teacher has no dropout either; only batch norms learn their statistics. What
+is drawn at random depends on the seed, the step and the process alone, so an interrupted run goes on exactly.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from edgekit.compress.feeding import fed
+from edgekit.data import Sample
+from edgekit.distill import checkpoint
+from edgekit.distill.learner import (
+    average,
+    copied,
+    fed_from_cpu,
+    is_batch_norm,
+    make_trainable,
+    parameter_groups,
+)
+from edgekit.distill.protocol import Batch, Objective, Point, Trained
+from edgekit.distill.schedule import TrainingPlan, averaging, learning_rate, micro_batches, steps_from
+from edgekit.distill.tally import Seen, Tally, fetched, stopped, unsound
+from edgekit.errors import (
+    DataError,
+    MachineError,
+    MissingDependencyError,
+    RecipeError,
+    nearest,
+)
+from edgekit.model import TorchModel
+from edgekit.record import Progress, silent
+
+__all__ = ["Batch", "Objective", "Point", "Trained", "TrainingPlan", "train"]
+
+T = TypeVar("T")
+
+_SMALLEST_SCALE = 1.0
+"""Of the loss in fp16. The scaler halves it at every overflow, from 65536: below 1 it is not the scale that
+makes gradients overflow."""
+
+
+def train(
+    student: TorchModel,
+    samples: Sequence[Sample],
+    objective: Objective,
+    plan: TrainingPlan,
+    *,
+    evaluate: Callable[[TorchModel], Mapping[str, float]],
+    watch: str,
+    folder: Path,
+    identity: Mapping[str, str],
+    progress: Progress = silent,
+) -> Trained:
+    """Train a copy of a student; of all that are evaluated, the given one among them, return the best.
+
+    A run that finds its own checkpoints in `folder` goes on from there, with the same result on a CPU, to the
+    byte, as if it had not been interrupted.
+
+    Source: AdamW from I. Loshchilov, F. Hutter, arXiv 1711.05101.
+
+    Args:
+        student: Left as it is.
+        samples: What it learns from.
+        objective: What is minimised.
+        plan: For how long, and how.
+        evaluate: Gives a student's quality by name; its module takes and returns tensors on the CPU.
+        watch: The quality by which the best is chosen; larger is better.
+        folder: For checkpoints; the caller removes it when the result is safe.
+        identity: What is trained on what, in words or digests; checkpoints of another identity are refused.
+        progress: Told at most once a second and at each evaluation.
+
+    Raises:
+        DataError: There are no samples, or the checkpoints are those of another run.
+        MachineError: fp16 without a CUDA GPU.
+        MissingDependencyError: accelerate is not installed.
+        ModelError: A checkpoint is damaged.
+        RecipeError: The batch is too small for a batch norm, or `watch` is no name that `evaluate` gives.
+        StorageError: A checkpoint cannot be written.
+        TrainingError: A loss or the gradient is not finite.
+    """
+    if not samples:
+        raise DataError("there are no samples to train on")
+    processes = _processes()
+    _refuse_impossible(student, plan, processes)
+    if processes.main:
+        checkpoint.claim(folder, {**identity, **_words(plan)})
+    learner, shown = copied(student, processes.device), copied(student, processes.device)
+    make_trainable(learner.module)
+    cuda = [processes.device] if processes.device.type == "cuda" else []
+    with torch.random.fork_rng(cuda), objective.watching(learner):
+        run = _Run(plan, processes, learner, shown, objective, samples, evaluate, watch, folder, progress)
+        run.resume()
+        run.go()
+    return run.result()
+
+
+@dataclass(frozen=True)
+class _Processes:
+    """The processes that train together."""
+
+    device: torch.device
+    rank: int
+    count: int
+
+    @property
+    def main(self) -> bool:
+        """Whether this one evaluates, writes and tells."""
+        return self.rank == 0
+
+    def told(self, value: T) -> T:
+        """Return the main process's value in every process."""
+        if self.count == 1:
+            return value
+        from accelerate.utils import broadcast_object_list
+
+        return broadcast_object_list([value])[0]
+
+    def add_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Put the sum over all processes in the place of each one's gradients."""
+        if self.count == 1:
+            return
+        from accelerate.utils import reduce
+
+        used = torch.tensor([p.grad is not None for p in parameters], device=self.device)
+        used = reduce(used.float(), "sum") > 0
+        parameters = [p for p, anywhere in zip(parameters, used.tolist(), strict=True) if anywhere]
+        flat = reduce(torch.cat([_gradient(p).flatten() for p in parameters]), "sum")
+        sizes = [p.numel() for p in parameters]
+        for parameter, part in zip(parameters, flat.split(sizes), strict=True):
+            parameter.grad = part.view_as(parameter)
+
+
+@dataclass
+class _Run:
+    """A training on its way."""
+
+    plan: TrainingPlan
+    processes: _Processes
+    learner: TorchModel
+    shown: TorchModel
+    objective: Objective
+    samples: Sequence[Sample]
+    evaluate: Callable[[TorchModel], Mapping[str, float]]
+    watch: str
+    folder: Path
+    progress: Progress
+    done: int = 0
+    points: list[Point] = field(default_factory=list)
+    tally: Tally = field(default_factory=Tally)
+    best: tuple[int, float] | None = None
+    seconds_before: float = 0.0
+    done_before: int = 0
+    last_told: float = -math.inf
+
+    def __post_init__(self) -> None:
+        self.parameters = [p for p in self.learner.module.parameters() if p.requires_grad]
+        self.parameters += list(self.objective.parameters())
+        self.optimizer = torch.optim.AdamW(
+            parameter_groups(self.learner.module, self.parameters, self.plan.weight_decay),
+            lr=self.plan.learning_rate,
+        )
+        self.scaler = torch.amp.GradScaler("cuda", enabled=self.plan.precision == "fp16")
+        self.started = time.perf_counter()
+
+    @property
+    def over(self) -> bool:
+        """Whether so many evaluations brought nothing better that training stops."""
+        since = sum(point.step > self.best[0] for point in self.points) if self.best else 0
+        return bool(self.plan.patience) and since >= self.plan.patience
+
+    def go(self) -> None:
+        """Train to the end, from where it is."""
+        self.started, self.done_before = time.perf_counter(), self.done
+        if not self.points:
+            torch.manual_seed(_seed(self.plan.seed, 0, self.processes.rank))
+            self.look()
+        for step, indices in steps_from(self.samples, self.plan, self.done):
+            if self.over:
+                break
+            torch.manual_seed(_seed(self.plan.seed, step, self.processes.rank))
+            loss = self.step(step, indices)
+            self.done = step + 1
+            self.tell(f"loss {loss:.4g}, {self._pace()}")
+            if self.plan.evaluates_after(self.done):
+                self.look()
+            if self.plan.saves_after(self.done) or self.over:
+                self.save()
+
+    def step(self, step: int, indices: Sequence[int]) -> float:
+        """Do one optimizer step and return the loss."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.plan, step)
+        self.optimizer.zero_grad()
+        forwards: list[tuple[Batch, dict[str, torch.Tensor]]] = []
+        for together in micro_batches(indices, self.plan):
+            mine = together[self.processes.rank :: self.processes.count]
+            if not mine:
+                continue
+            batch = self._batch(mine)
+            terms = self.objective(self._outputs(batch), batch, step / self.plan.steps)
+            forwards.append((batch, {name: term.detach() for name, term in terms.items()}))
+            if terms:
+                loss = torch.stack(list(terms.values())).sum() * (len(mine) / len(indices))
+                self.scaler.scale(loss).backward()
+        self.processes.add_gradients(self.parameters)
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.plan.clip_norm or math.inf)
+        summed = self._account(step, *fetched(forwards, norm))
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.plan.ema:
+            average(self.shown.module, self.learner.module, averaging(self.plan, step + 1))
+        return summed
+
+    def look(self) -> None:
+        """Evaluate, and keep the weights where they are the best so far."""
+        if not self.plan.ema:
+            average(self.shown.module, self.learner.module, 0.0)
+        quality: dict[str, float] = {}
+        if self.processes.main:
+            with torch.no_grad(), fed_from_cpu(self.shown.module, self.processes.device):
+                quality = {name: float(value) for name, value in self.evaluate(self.shown).items()}
+        quality = self.processes.told(quality)
+        if self.watch not in quality:
+            raise RecipeError(f"a student's quality has no '{self.watch}'", nearest(self.watch, quality))
+        value = quality[self.watch]
+        if self.best is None or value > self.best[1] or (math.isnan(self.best[1]) and not math.isnan(value)):
+            self.best = (self.done, value)
+            if self.processes.main:
+                state = {"step": self.done, "value": value, "student": self.shown.module.state_dict()}
+                checkpoint.save(self.folder / checkpoint.BEST, state)
+        per_step = min(self.plan.samples_per_step, len(self.samples))
+        rate = learning_rate(self.plan, max(self.done - 1, 0))
+        losses = self.tally.means()
+        self.points.append(Point(self.done, self.done * per_step, losses, rate, quality, self._seconds()))
+        self.tally = Tally()
+        self.tell(f"{self.watch} {value:.4g}, best {self.best[1]:.4g} at step {self.best[0]}", always=True)
+
+    def save(self) -> None:
+        """Write a checkpoint to go on from."""
+        if not self.processes.main:
+            return
+        state = {
+            "done": self.done,
+            "student": self.learner.module.state_dict(),
+            "average": self.shown.module.state_dict() if self.plan.ema else None,
+            "objective": dict(self.objective.state_dict()),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "points": [asdict(point) for point in self.points],
+            "tally": asdict(self.tally),
+            "seconds": self._seconds(),
+        }
+        checkpoint.save(self.folder / checkpoint.LAST, state)
+
+    def resume(self) -> None:
+        """Go to where the last checkpoint is, if there is one."""
+        state, best = self._load(checkpoint.LAST), self._load(checkpoint.BEST)
+        if best is not None:
+            self.best = (best["step"], best["value"])
+        elif state is not None:
+            raise checkpoint.damaged(self.folder / checkpoint.BEST, "it is missing")
+        if state is not None:
+            with checkpoint.fitting(self.folder / checkpoint.LAST):
+                self._take(state)
+            self.tell(f"going on from {self.folder}", always=True)
+
+    def result(self) -> Trained:
+        """Return the best of all that was evaluated."""
+        best = self._load(checkpoint.BEST)
+        if best is None:
+            raise checkpoint.damaged(self.folder / checkpoint.BEST, "it is missing")
+        with checkpoint.fitting(self.folder / checkpoint.BEST):
+            self.shown.module.load_state_dict(best["student"])
+        student = replace(self.shown, module=self.shown.module.cpu())
+        return Trained(student, tuple(self.points), best["step"], self.done, self.done < self.plan.steps)
+
+    def tell(self, message: str, *, always: bool = False) -> None:
+        """Report, at most once a second unless it matters."""
+        now = time.perf_counter()
+        if self.processes.main and (always or now - self.last_told >= 1):
+            self.last_told = now
+            share = self.done / self.plan.steps
+            self.progress("distill", f"step {self.done} of {self.plan.steps}: {message}", share)
+
+    def _take(self, state: Mapping[str, Any]) -> None:
+        self.learner.module.load_state_dict(state["student"])
+        if self.plan.ema:
+            self.shown.module.load_state_dict(state["average"])
+        self.objective.load_state_dict(state["objective"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.points = [Point(**point) for point in state["points"]]
+        self.tally = Tally(**state["tally"])
+        self.done, self.seconds_before = state["done"], state["seconds"]
+
+    def _load(self, name: str) -> dict[str, Any] | None:
+        return self.processes.told(checkpoint.load(self.folder / name) if self.processes.main else None)
+
+    def _batch(self, indices: tuple[int, ...]) -> Batch:
+        chosen = tuple(self.samples[index] for index in indices)
+        return Batch(indices, fed(self.learner, chosen), chosen)
+
+    def _outputs(self, batch: Batch) -> dict[str, torch.Tensor]:
+        device = self.processes.device
+        inputs = {name: tensor.to(device) for name, tensor in batch.inputs.items()}
+        low = torch.float16 if self.plan.precision == "fp16" else torch.bfloat16
+        with torch.autocast(device.type, low, enabled=self.plan.precision != "fp32"):
+            returned = self.learner.module(**inputs)
+        values = returned.values() if isinstance(returned, Mapping) else returned
+        named = zip(self.learner.output_names, values, strict=True)
+        return {name: value.float() if value.is_floating_point() else value for name, value in named}
+
+    def _account(self, step: int, seen: Sequence[Seen], norm: float) -> float:
+        """Add a step's losses to the tally and return their sum.
+
+        Raises:
+            TrainingError: A loss or the gradient is not finite.
+        """
+        problem = unsound(seen, norm)
+        if problem is None:
+            return self.tally.add(seen)
+        # In fp16 an overflow is the scaler's to deal with: it leaves the step out and halves the scale.
+        if self.scaler.is_enabled() and self.scaler.get_scale() >= _SMALLEST_SCALE:
+            return math.nan
+        advice = "a lower learning rate" + ("" if self.plan.precision == "fp32" else ", or in fp32")
+        raise stopped(step + 1, *problem, self.folder / checkpoint.BEST, advice)
+
+    def _seconds(self) -> float:
+        return self.seconds_before + time.perf_counter() - self.started
+
+    def _pace(self) -> str:
+        elapsed = max(time.perf_counter() - self.started, 1e-9)
+        per_second = (self.done - self.done_before) / elapsed
+        rate = per_second * min(self.plan.samples_per_step, len(self.samples))
+        left = (self.plan.steps - self.done) / per_second
+        return f"{rate:.3g} samples/s, {_duration(left)} left"
+
+
+def _processes() -> _Processes:
+    try:
+        from accelerate import PartialState
+    except ImportError:
+        raise MissingDependencyError("accelerate", "train students", "distill") from None
+    state = PartialState()
+    return _Processes(torch.device(state.device), state.process_index, state.num_processes)
+
+
+def _refuse_impossible(student: TorchModel, plan: TrainingPlan, processes: _Processes) -> None:
+    if plan.precision == "fp16" and processes.device.type != "cuda":
+        raise MachineError(
+            f"precision fp16 needs a CUDA GPU; this is {processes.device.type}", "Use bf16 or fp32."
+        )
+    if plan.batch < 2 * processes.count and any(map(is_batch_norm, student.module.modules())):
+        raise RecipeError(
+            f"a batch of {plan.batch} is too small for a model with batch norms",
+            f"Take a batch of at least {2 * processes.count}: two samples for each process.",
+        )
+
+
+def _words(plan: TrainingPlan) -> dict[str, str]:
+    """Return what of a plan decides about the result."""
+    return {name: str(value) for name, value in asdict(plan).items() if name != "checkpoint_every"}
+
+
+def _gradient(parameter: nn.Parameter) -> torch.Tensor:
+    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+
+
+def _seed(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
