@@ -7,7 +7,6 @@ is drawn at random depends on the seed, the step and the process alone, so an in
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from edgekit.distill.learner import (
     make_trainable,
     parameter_groups,
 )
+from edgekit.distill.pace import Pace
 from edgekit.distill.protocol import Batch, Objective, Point, Trained
 from edgekit.distill.schedule import TrainingPlan, averaging, learning_rate, micro_batches, steps_from
 from edgekit.distill.tally import Seen, Tally, fetched, stopped, unsound
@@ -135,6 +135,8 @@ class _Processes:
         used = torch.tensor([p.grad is not None for p in parameters], device=self.device)
         used = reduce(used.float(), "sum") > 0
         parameters = [p for p, anywhere in zip(parameters, used.tolist(), strict=True) if anywhere]
+        if not parameters:
+            return
         flat = reduce(torch.cat([_gradient(p).flatten() for p in parameters]), "sum")
         sizes = [p.numel() for p in parameters]
         for parameter, part in zip(parameters, flat.split(sizes), strict=True):
@@ -159,9 +161,6 @@ class _Run:
     points: list[Point] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
     best: tuple[int, float] | None = None
-    seconds_before: float = 0.0
-    done_before: int = 0
-    last_told: float = -math.inf
 
     def __post_init__(self) -> None:
         self.parameters = [p for p in self.learner.module.parameters() if p.requires_grad]
@@ -171,7 +170,9 @@ class _Run:
             lr=self.plan.learning_rate,
         )
         self.scaler = torch.amp.GradScaler("cuda", enabled=self.plan.precision == "fp16")
-        self.started = time.perf_counter()
+        per_step = min(self.plan.samples_per_step, len(self.samples))
+        told = self.progress if self.processes.main else silent
+        self.pace = Pace(told, self.plan.steps, per_step)
 
     @property
     def over(self) -> bool:
@@ -181,7 +182,6 @@ class _Run:
 
     def go(self) -> None:
         """Train to the end, from where it is."""
-        self.started, self.done_before = time.perf_counter(), self.done
         if not self.points:
             torch.manual_seed(_seed(self.plan.seed, 0, self.processes.rank))
             self.look()
@@ -191,7 +191,7 @@ class _Run:
             torch.manual_seed(_seed(self.plan.seed, step, self.processes.rank))
             loss = self.step(step, indices)
             self.done = step + 1
-            self.tell(f"loss {loss:.4g}, {self._pace()}")
+            self.pace.stepped(self.done, loss)
             if self.plan.evaluates_after(self.done):
                 self.look()
             if self.plan.saves_after(self.done) or self.over:
@@ -217,8 +217,9 @@ class _Run:
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.plan.clip_norm or math.inf)
         summed = self._account(step, *fetched(forwards, norm))
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        if any(p.grad is not None for p in self.parameters):  # the scaler insists on one
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
         if self.plan.ema:
             average(self.shown.module, self.learner.module, averaging(self.plan, step + 1))
         return summed
@@ -240,12 +241,11 @@ class _Run:
             if self.processes.main:
                 state = {"step": self.done, "value": value, "student": self.shown.module.state_dict()}
                 checkpoint.save(self.folder / checkpoint.BEST, state)
-        per_step = min(self.plan.samples_per_step, len(self.samples))
-        rate = learning_rate(self.plan, max(self.done - 1, 0))
-        losses = self.tally.means()
-        self.points.append(Point(self.done, self.done * per_step, losses, rate, quality, self._seconds()))
+        rate, seen = learning_rate(self.plan, max(self.done - 1, 0)), self.done * self.pace.samples_per_step
+        self.points.append(Point(self.done, seen, self.tally.means(), rate, quality, self.pace.seconds))
         self.tally = Tally()
-        self.tell(f"{self.watch} {value:.4g}, best {self.best[1]:.4g} at step {self.best[0]}", always=True)
+        best = f"best {self.best[1]:.4g} at step {self.best[0]}"
+        self.pace.matters(self.done, f"{self.watch} {value:.4g}, {best}")
 
     def save(self) -> None:
         """Write a checkpoint to go on from."""
@@ -260,7 +260,7 @@ class _Run:
             "scaler": self.scaler.state_dict(),
             "points": [asdict(point) for point in self.points],
             "tally": asdict(self.tally),
-            "seconds": self._seconds(),
+            "seconds": self.pace.seconds,
         }
         checkpoint.save(self.folder / checkpoint.LAST, state)
 
@@ -274,7 +274,7 @@ class _Run:
         if state is not None:
             with checkpoint.fitting(self.folder / checkpoint.LAST):
                 self._take(state)
-            self.tell(f"going on from {self.folder}", always=True)
+            self.pace.matters(self.done, f"going on from {self.folder}")
 
     def result(self) -> Trained:
         """Return the best of all that was evaluated."""
@@ -286,14 +286,6 @@ class _Run:
         student = replace(self.shown, module=self.shown.module.cpu())
         return Trained(student, tuple(self.points), best["step"], self.done, self.done < self.plan.steps)
 
-    def tell(self, message: str, *, always: bool = False) -> None:
-        """Report, at most once a second unless it matters."""
-        now = time.perf_counter()
-        if self.processes.main and (always or now - self.last_told >= 1):
-            self.last_told = now
-            share = self.done / self.plan.steps
-            self.progress("distill", f"step {self.done} of {self.plan.steps}: {message}", share)
-
     def _take(self, state: Mapping[str, Any]) -> None:
         self.learner.module.load_state_dict(state["student"])
         if self.plan.ema:
@@ -303,7 +295,8 @@ class _Run:
         self.scaler.load_state_dict(state["scaler"])
         self.points = [Point(**point) for point in state["points"]]
         self.tally = Tally(**state["tally"])
-        self.done, self.seconds_before = state["done"], state["seconds"]
+        self.done = state["done"]
+        self.pace = replace(self.pace, done_before=self.done, seconds_before=state["seconds"])
 
     def _load(self, name: str) -> dict[str, Any] | None:
         return self.processes.told(checkpoint.load(self.folder / name) if self.processes.main else None)
@@ -337,23 +330,16 @@ class _Run:
         advice = "a lower learning rate" + ("" if self.plan.precision == "fp32" else ", or in fp32")
         raise stopped(step + 1, *problem, self.folder / checkpoint.BEST, advice)
 
-    def _seconds(self) -> float:
-        return self.seconds_before + time.perf_counter() - self.started
-
-    def _pace(self) -> str:
-        elapsed = max(time.perf_counter() - self.started, 1e-9)
-        per_second = (self.done - self.done_before) / elapsed
-        rate = per_second * min(self.plan.samples_per_step, len(self.samples))
-        left = (self.plan.steps - self.done) / per_second
-        return f"{rate:.3g} samples/s, {_duration(left)} left"
-
 
 def _processes() -> _Processes:
     try:
         from accelerate import PartialState
+        from accelerate.utils import parse_flag_from_env
     except ImportError:
         raise MissingDependencyError("accelerate", "train students", "distill") from None
-    state = PartialState()
+    # Only when it is told so does it connect processes that have no GPU.
+    cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    state = PartialState(cpu=cpu)
     return _Processes(torch.device(state.device), state.process_index, state.num_processes)
 
 
@@ -380,9 +366,3 @@ def _gradient(parameter: nn.Parameter) -> torch.Tensor:
 
 def _seed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
