@@ -375,14 +375,13 @@ class TestOtherMachines:
 
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
     @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-    def test_a_gpu_makes_about_what_a_cpu_makes(self, tmp_path: Path, precision: str) -> None:
-        on_cpu = started([sys.executable], tmp_path / "cpu", "fp32")
-        on_gpu = started([sys.executable], tmp_path / "gpu", precision, cpu="false")
-        again = started([sys.executable], tmp_path / "gpu", precision, cpu="false")
-        for name, value in on_cpu.items():
-            assert on_gpu[name].device.type == "cpu"
-            torch.testing.assert_close(on_gpu[name], value, rtol=0.1, atol=0.1)
-            assert torch.equal(on_gpu[name], again[name])
+    def test_a_gpu_learns_in_every_precision(self, tmp_path: Path, precision: str) -> None:
+        weights = started([sys.executable], tmp_path / "gpu", precision, cpu="false")
+        assert {value.device.type for value in weights.values()} == {"cpu"}
+        student = without_batch_norm()
+        before = error_of(HELD_OUT)(student)["closeness"]
+        student.module.load_state_dict(weights)
+        assert error_of(HELD_OUT)(student)["closeness"] > before + 0.1
 
 
 def started(command: list[str], folder: Path, precision: str, cpu: str = "true") -> dict[str, torch.Tensor]:
