@@ -73,8 +73,10 @@ CONTROLS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def rows() -> dict[str, tuple[str, dict[str, Any]]]:
-    """Return every row: its recipe, and what differs from it."""
-    return {path.stem: (path.stem, {}) for path in sorted(RECIPES.glob("minilm-*.toml"))} | CONTROLS
+    """Return every row: its recipe, and what differs from it; what is trained is another benchmark's."""
+    recipes = sorted(RECIPES.glob("minilm-*.toml"))
+    untrained = [path.stem for path in recipes if "distill" not in read_table(path)]
+    return {name: (name, {}) for name in untrained} | CONTROLS
 
 
 def recipe_of(name: str, changes: Mapping[str, Mapping[str, Any]]) -> Recipe:
@@ -117,7 +119,7 @@ def in_torch(name: str, original: TorchModel, reference: np.ndarray, texts: Sequ
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
         start, data = sift(original, read_data(recipe, calibrates=True), recipe)
-        model = compressed(start, recipe, data, Path(scratch))
+        model = compressed(start, recipe, data, Path(scratch), Path(scratch))
         return {
             "seconds": round(time.perf_counter() - started, 1),
             "parameters": parameters_of(model.module),
