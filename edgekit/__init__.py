@@ -4,6 +4,7 @@ The public verbs; each is imported when it is first used, so that `import edgeki
 
     export(recipe, output)        a model all the way to packages       -> ExportResult
     compress_model(recipe, output)  a smaller model, as a directory     -> CompressResult
+    distill_model(recipe, output)  a trained student, as a directory    -> CompressResult
     revalidate(package)           a package's gates once more           -> Verdict
     explain(package)              where its time goes, and why          -> Explanation
     compare(packages)             packages side by side                 -> Comparison
@@ -27,6 +28,7 @@ _PUBLIC = {
     "ExportResult": "edgekit.pipeline",
     "compress_model": "edgekit.compressing",
     "CompressResult": "edgekit.compressing",
+    "distill_model": "edgekit.compressing",
     "revalidate": "edgekit.revalidation",
     "explain": "edgekit.explaining",
     "Explanation": "edgekit.validate.explanation",

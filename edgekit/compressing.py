@@ -1,17 +1,18 @@
-"""`compress_model`: a model made smaller before it is exported, each step measured against the original."""
+"""`compress_model`, `distill_model`: a smaller model before it is exported, each step measured."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgekit.compress import steps_of, wanted_table
+from edgekit.compress import AFTER_TRAINING, steps_of, wanted_table
 from edgekit.compress.base import Data, parameters_of
 from edgekit.compress.judge import Judge
 from edgekit.compression import CompressOptions, WidthOptions
 from edgekit.data import Sample, split
+from edgekit.distilling import COMPRESS_RECORD, distilled, forget_training, student_of, training_folder
 from edgekit.errors import DataError, RecipeError
 from edgekit.latency_table import LatencyTable
 from edgekit.machine import versions
@@ -25,11 +26,10 @@ from edgekit.source import load
 from edgekit.source.saving import save, settled
 from edgekit.store import dump_json, workspace, write_text, writing_folder
 
-RECORD = "compress.json"
-"""Lies in a compressed model's directory: what was done, and what was lost."""
-
 _CHOOSES = 4  # one sample of so many chooses between candidates; the rest is fitted to
 _DEFAULT_TARGET = "cpu-x86"
+
+Step = Callable[[TorchModel, Data], TorchModel]
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,7 @@ def compress_model(
 
     Args:
         recipe: The request; of its targets only the first is looked at, for what is measured in its runtime.
+            Where it has a `[distill]` table, the model is trained too.
         output: Folder to make.
         force: Replace `output` if it is there.
         progress: Told of each stage as it begins.
@@ -74,19 +75,15 @@ def compress_model(
         EdgekitError: The input is wrong or the machine lacks something; nothing is written.
     """
     output = output if output.name not in ("", "..") else output.resolve()
-    refuse_output(output, recipe, force=force, marker=RECORD)
-    if not recipe.compress.techniques:
+    refuse_output(output, recipe, force=force, marker=COMPRESS_RECORD)
+    if not recipe.compress.techniques and recipe.distill is None:
         raise RecipeError(
             "nothing says how to make the model smaller",
             "Give a technique, such as --layers 4 or --vocabulary 12000, or a recipe with [compress] tables.",
         )
     for target in recipe.targets:
         load_profile(target)
-    if recipe.calibration.data is None and recipe.compress.data is not None:
-        own = recipe.compress
-        given = DataOptions(data=own.data, column=own.column, samples=own.samples)
-        recipe = recipe.model_copy(update={"calibration": given})
-        recipe = recipe.model_copy(update={"compress": own.model_copy(update={"data": None, "column": None})})
+    recipe = _with_data(recipe)
     progress("load", "reading the data", None)
     data = read_data(recipe, calibrates=True)
     with workspace() as scratch:
@@ -95,7 +92,7 @@ def compress_model(
             ModelRef(recipe.model, **recipe.model_options.model_dump()), recipe.task, scratch=scratch
         )
         original, data = sift(original, data, recipe)
-        model = compressed(original, recipe, data, scratch, progress)
+        model = compressed(original, recipe, data, scratch, training_folder(output), progress)
         progress("package", f"writing {output}", None)
         with writing_folder(output, force=force) as folder:
             save(model, folder, original)
@@ -103,44 +100,117 @@ def compress_model(
                 output, parameters_of(original.module), parameters_of(model.module), model.history
             )
             write_text(folder / "recipe.toml", to_toml(settled_recipe(recipe, model.history)))
-            write_text(folder / RECORD, dump_json(result.to_json()))
+            write_text(folder / COMPRESS_RECORD, dump_json(result.to_json()))
+    forget_training(output)
     return result
 
 
+def distill_model(
+    recipe: Recipe, output: Path, *, force: bool = False, progress: Progress = silent
+) -> CompressResult:
+    """Train a student to give what a teacher gives, and write it as a directory that loads again.
+
+    Beside the output lies `<output>.training` while it lasts: run the same request again after a kill, and it
+    goes on from the last checkpoint and ends in the same weights.
+
+    Args:
+        recipe: The request; its model is the teacher, its `[distill]` table says who learns and how.
+        output: Folder to make.
+        force: Replace `output` if it is there.
+        progress: Told of each stage, and of the training's rate, loss and time left.
+
+    Raises:
+        EdgekitError: The input is wrong, the machine lacks something, or the training diverged; no output.
+    """
+    if recipe.distill is None:
+        raise RecipeError(
+            "nothing says who learns", "Give --student DIR or --fresh-layers N, or a recipe with [distill]."
+        )
+    return compress_model(recipe, output, force=force, progress=progress)
+
+
 def compressed(
-    original: TorchModel, recipe: Recipe, data: UserData, scratch: Path, progress: Progress = silent
+    original: TorchModel,
+    recipe: Recipe,
+    data: UserData,
+    scratch: Path,
+    state: Path,
+    progress: Progress = silent,
 ) -> TorchModel:
-    """Return a model after the techniques of a recipe; without any, as it is.
+    """Return a model after the techniques and the training of a recipe; without any, as it is.
 
     Args:
         original: The model as it was loaded.
-        recipe: Its `[compress]` says what to do.
+        recipe: Its `[compress]` and `[distill]` say what to do.
         data: Techniques look at the calibration samples, unless `[compress] data` names others; what is lost
             is measured on the held-out ones, which no technique sees.
         scratch: Folder for new tokenizers and configurations; it has to outlive the model.
+        state: Folder for the checkpoints of a training.
         progress: Told of each technique as it begins.
     """
     options = _with_corpus(recipe)
-    if not options.techniques:
+    if not options.techniques and recipe.distill is None:
         return original
     progress("compress", "running the original", None)
+    reference = Reference.of(original, data.held_out)
+    steps = steps_of(options)
+    looked_at = _looked_at(original, recipe, data, scratch, progress) if steps else None
+
+    def run(model: TorchModel, name: str, step: Step) -> TorchModel:
+        assert looked_at is not None
+        progress("compress", name.replace("_", " "), None)
+        latency = _measured(model, name, recipe, progress)
+        return _judged(step(model, replace(looked_at, latency=latency)), reference)
+
+    model = original
+    for name, step in steps:
+        if name not in AFTER_TRAINING:
+            model = run(model, name, step)
+    if recipe.distill is not None:
+        student = student_of(model, original, recipe, scratch)
+        if student is not model:
+            student = _judged(student, reference)
+        model = _judged(distilled(student, original, recipe, data.held_out, state, progress), reference)
+    for name, step in steps:
+        if name in AFTER_TRAINING:
+            model = run(model, name, step)
+    return settled(model, scratch)
+
+
+def _looked_at(
+    original: TorchModel, recipe: Recipe, data: UserData, scratch: Path, progress: Progress
+) -> Data:
+    """Return what the techniques look at."""
     samples = _samples(recipe, original, data)
-    looked_at = Data(
+    return Data(
         fit=tuple(sample for index, sample in enumerate(samples) if index % _CHOOSES),
         judge=Judge.of(original, samples[::_CHOOSES]),
         scratch=scratch,
         seed=recipe.seed,
         progress=progress,
     )
-    reference = Reference.of(original, data.held_out)
-    model = original
-    for name, step in steps_of(options):
-        progress("compress", name.replace("_", " "), None)
-        model = step(model, replace(looked_at, latency=_measured(model, name, recipe, progress)))
-        record = model.history[-1]
-        facts = {**record.facts, "quality": dict(reference.quality(model))}
-        model = replace(model, history=(*model.history[:-1], replace(record, facts=facts)))
-    return settled(model, scratch)
+
+
+def _judged(model: TorchModel, reference: Reference) -> TorchModel:
+    """Return the model with the quality that its last step left in the record of that step."""
+    record = model.history[-1]
+    facts = {**record.facts, "quality": dict(reference.quality(model))}
+    return replace(model, history=(*model.history[:-1], replace(record, facts=facts)))
+
+
+def _with_data(recipe: Recipe) -> Recipe:
+    """Return the recipe with calibration samples, those of `[compress]` or `[distill]` where it has none."""
+    if recipe.calibration.data is not None:
+        return recipe
+    compress, distill = recipe.compress, recipe.distill
+    if compress.data is not None:
+        given = DataOptions(data=compress.data, column=compress.column, samples=compress.samples)
+        bare = compress.model_copy(update={"data": None, "column": None})
+        return recipe.model_copy(update={"calibration": given, "compress": bare})
+    if distill is not None and distill.data is not None:
+        given = DataOptions(data=distill.data, column=distill.column, samples=compress.samples)
+        return recipe.model_copy(update={"calibration": given})
+    return recipe
 
 
 def _with_corpus(recipe: Recipe) -> CompressOptions:
@@ -180,13 +250,11 @@ def _samples(recipe: Recipe, model: TorchModel, data: UserData) -> tuple[Sample,
             )
         return data.calibration[: options.samples]
     wanted = DataOptions(data=options.data, column=options.column, samples=options.samples)
-    found = split(wanted, held_out=0, seed=recipe.seed).calibration
-    held_out = {repr(sample.value) for sample in data.held_out}
+    found = split(wanted, held_out=0, seed=recipe.seed, exclude=data.held_out).calibration
     try:
-        usable, _ = model.preprocessor.sift(found)
+        return model.preprocessor.sift(found)[0]
     except DataError as error:
         raise DataError(f"{options.data}: {error.message}", error.hint) from None
-    return tuple(sample for sample in usable if repr(sample.value) not in held_out)
 
 
 def _measured(model: TorchModel, name: str, recipe: Recipe, progress: Progress) -> LatencyTable | None:

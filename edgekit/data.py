@@ -92,7 +92,7 @@ class Split:
     audit: DataAudit
 
 
-def split(options: DataOptions, *, held_out: int, seed: int) -> Split:
+def split(options: DataOptions, *, held_out: int, seed: int, exclude: Iterable[Sample] = ()) -> Split:
     """Choose the calibration samples of a file, and samples held out from them.
 
     The held-out samples have the lowest ranks, so asking for more calibration samples does not change them.
@@ -102,11 +102,12 @@ def split(options: DataOptions, *, held_out: int, seed: int) -> Split:
         options: The data; `samples` is how many to calibrate with at most.
         held_out: How many to hold out at most; 0 holds none out.
         seed: Another seed makes another choice.
+        exclude: Samples whose contents may be on neither side.
 
     Raises:
         DataError: The data is missing, malformed, or has too few distinct samples.
     """
-    chosen = _choose(options, options.samples + held_out, seed)
+    chosen = _choose(options, options.samples + held_out, seed, _digests(exclude))
     needed = MIN_TEXTS if chosen.kind == "text" else MIN_ITEMS
     _require(chosen, options, needed, "calibration")
     total = len(chosen.samples)
@@ -130,9 +131,7 @@ def draw(options: DataOptions, *, seed: int, exclude: Iterable[Sample] = ()) -> 
     Raises:
         DataError: The data is missing, malformed, or has too few distinct samples that are not excluded.
     """
-    chosen = _choose(
-        options, options.samples, seed, frozenset(content_digest(sample.value) for sample in exclude)
-    )
+    chosen = _choose(options, options.samples, seed, _digests(exclude))
     _require(chosen, options, min(MIN_HELD_OUT, options.samples), "validation")
     audit = chosen.audit(options, calibration=0, held_out=len(chosen.samples))
     return Split((), chosen.samples, audit)
@@ -213,6 +212,10 @@ def _choose(options: DataOptions, size: int, seed: int, excluded: frozenset[byte
     distinct = len(np.unique(np.frombuffer(seen, np.uint64))) if read else 0
     samples = tuple(bottom.kept[rank] for rank in sorted(bottom.kept))
     return _Chosen(kind, samples, read, empty, distinct, len(met))
+
+
+def _digests(samples: Iterable[Sample]) -> frozenset[bytes]:
+    return frozenset(content_digest(sample.value) for sample in samples)
 
 
 def _rank(digest: bytes, seed: int) -> int:

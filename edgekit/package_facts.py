@@ -102,7 +102,9 @@ def _read(package: Package, label: str, references: list[tuple[int, np.ndarray]]
             path=str(package.path),
             model=str(manifest["model"]["name"]),
             target=str(manifest["target"]),
-            techniques=tuple(str(r["step"]) for r in history if r["stage"] == "compress"),
+            techniques=tuple(
+                str(r["step"]) for r in history if r["stage"] == "compress" or r["step"] == "distillation"
+            ),
             form=form_of(history),
             steps=steps,
             parameters=inspection.parameters,

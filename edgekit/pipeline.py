@@ -1,6 +1,6 @@
 """The order: one request, one page.
 
-    load ─▶ compress ─▶ export (+ golden) ─▶ optimize ─▶ calibrate
+    load ─▶ compress (+ distill) ─▶ export (+ golden) ─▶ optimize ─▶ calibrate
          ─▶ per target: quantize ─▶ validate ─▶ package
 
 What targets have in common is done once: one load, one export per opset, one calibration pass per float
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from edgekit import graph as g
 from edgekit.compressing import compressed
+from edgekit.distilling import forget_training, training_folder
 from edgekit.float_graph import Job, export_float_graphs, float_key, make_float_graph
 from edgekit.model import ModelFacts, ModelRef
 from edgekit.outcome import ExportResult, stop_on_failure, write_reports, write_target
@@ -74,7 +75,7 @@ def export(
         refuse_unknown_gates(recipe.gates, [original.task])
         original, data = sift(original, data, recipe)
         recipe = pin(recipe, original, data, profiles)
-        model = compressed(original, recipe, data, scratch, progress)
+        model = compressed(original, recipe, data, scratch, training_folder(output), progress)
         job = Job(recipe, ModelFacts.of(model), data, scratch, progress, run)
         exported = export_float_graphs(job, model, original, profiles)
         for done in (model, original):  # nothing from here on needs PyTorch
@@ -95,5 +96,6 @@ def export(
                     # Not copied as a file: over 2 GiB its weights are in another one, whose name it holds.
                     g.save(g.load(start.exported.only.path), folder / f"float-opset{opset}.onnx")
             write_reports(folder, [report for _, report in written])
+    forget_training(output)
     packages = tuple(Package(output / package.path.name, package.manifest) for package, _ in written)
     return ExportResult(output, packages, tuple(report for _, report in written), output / "report.html")

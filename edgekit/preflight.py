@@ -115,7 +115,8 @@ def refuse_output(output: Path, recipe: Recipe, *, force: bool, marker: str = "r
     refuse_existing(output, force=force)
     refuse_unwritable(output)
     data = (recipe.calibration.data, recipe.validation.data, recipe.compress.data)
-    inputs = (recipe.model, recipe.model_options.weights, *data, *recipe.targets, ".")
+    learnt = (recipe.distill.data, recipe.distill.student) if recipe.distill else ()
+    inputs = (recipe.model, recipe.model_options.weights, *data, *learnt, *recipe.targets, ".")
     for name in filter(None, inputs):
         # not Path.exists, which raises for a name that no file can have
         if os.path.exists(name) and Path(name).resolve().is_relative_to(output.resolve()):  # noqa: PTH110

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgekit.compression import CompressOptions
+from edgekit.distillation import DistillOptions
 from edgekit.errors import RecipeError
 from edgekit.profile import Finite, PositiveInt, Ship, explain
 
@@ -145,6 +146,7 @@ class Recipe(_Table):
     calibration: DataOptions = DataOptions()
     validation: ValidationOptions = ValidationOptions()
     compress: CompressOptions = CompressOptions()
+    distill: DistillOptions | None = None
     quantize: QuantizeOptions = QuantizeOptions()
     latency: LatencyOptions = LatencyOptions()
     verify: VerifyOptions = VerifyOptions()

@@ -65,6 +65,11 @@ class StepRecord:
             del out["seconds"], out["peak_memory_bytes"]
         return out
 
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> StepRecord:
+        """Read what `to_json` wrote."""
+        return cls(**{**data, "skipped": tuple(Skip(**skip) for skip in data["skipped"])})
+
 
 @dataclass(frozen=True)
 class Check:

@@ -66,7 +66,7 @@ TYPES_ONLY = {("model", "tasks")}
 
 OWNERS: dict[str, tuple[str, ...]] = {
     "accelerate": ("distill/training",),
-    "torch": ("structure", "source", "to_onnx", "compress", "distill"),
+    "torch": ("structure", "source", "to_onnx", "compress", "distill", "distilling"),
     "torch_pruning": ("compress/channel_groups",),
     "transformers": ("source", "to_onnx"),
     "optimum": ("source", "to_onnx"),

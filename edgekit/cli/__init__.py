@@ -14,6 +14,7 @@ from edgekit import __version__
 
 COMMANDS = {
     "compress": "Make a model smaller without training, and say what each step cost.",
+    "distill": "Train a smaller model to give what a larger one gives.",
     "export": "Take a model to validated, packaged int8 artifacts, one per target.",
     "validate": "Run a package's gates again, from the package alone.",
     "explain": "Show where a package's time goes, and why some of it is float.",

@@ -105,12 +105,9 @@ def command(
 
         result = compress_model(recipe, output, force=force, progress=progress)
     if as_json:
-        from edgekit.report.document import strict_json
-        from edgekit.store import dump_json
-
-        click.echo(dump_json(strict_json(result.to_json())), nl=False)
+        print_result_json(result)
     elif not quiet:
-        _print_result(result, verbose)
+        print_result(result, verbose)
 
 
 def _recipe(path: Path | None, flags: dict[str, Any]) -> Recipe:
@@ -164,7 +161,21 @@ def _techniques(flags: dict[str, Any]) -> dict[str, Any]:
     return {name: table for name, table in tables.items() if any(v is not None for v in table.values())}
 
 
-def _print_result(result: CompressResult, verbose: bool) -> None:
+def print_result_json(result: CompressResult) -> None:
+    """Print what was done as JSON."""
+    from edgekit.report.document import strict_json
+    from edgekit.store import dump_json
+
+    click.echo(dump_json(strict_json(result.to_json())), nl=False)
+
+
+def print_result(result: CompressResult, verbose: bool) -> None:
+    """Print what each step cost and did.
+
+    Args:
+        result: What was made.
+        verbose: Also print what each step left alone.
+    """
     from edgekit.cli.tables import stdout_console
     from edgekit.report.terminal import waterfall_table
     from edgekit.report.waterfall import stages
@@ -173,7 +184,7 @@ def _print_result(result: CompressResult, verbose: bool) -> None:
     console.print(waterfall_table(stages([record.to_json() for record in result.history])))
     console.print()
     for record in result.history:
-        if record.stage == "compress":
+        if record.stage in ("compress", "distill"):
             console.print(f"{record.step}: {record.did}", markup=False, soft_wrap=True)
             for skip in record.skipped if verbose else ():
                 console.print(f"    left alone: {skip.what}: {skip.why}", markup=False, soft_wrap=True)

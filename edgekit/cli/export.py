@@ -230,6 +230,8 @@ def _print_plan(recipe: Recipe, output: Path | None, as_json: bool) -> None:
     click.echo(f"load      {recipe.model}")
     if recipe.compress.techniques:
         click.echo(f"compress  {', '.join(recipe.compress.techniques)}; measure each against the original")
+    if recipe.distill is not None:
+        click.echo(f"distill   {recipe.distill.student or 'what is left'}: learn from {recipe.model}")
     for opset, ir_version in graphs:
         click.echo(f"export    opset {opset}, IR {ir_version}; compare with PyTorch; optimize; compare again")
     if any(calibrates(recipe, profile) for profile in profiles):

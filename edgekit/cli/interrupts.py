@@ -11,8 +11,9 @@ from edgekit.record import Progress
 class Interrupts:
     """Remembers Ctrl-C while it is entered.
 
-    A `KeyboardInterrupt` is raised wherever Python happens to be, and code of other projects that runs then (an
-    import with `except:`, a callback out of C, a finalizer) may drop it; the command would go on for minutes.
+    A `KeyboardInterrupt` is raised wherever Python happens to be, and code of other projects that runs then
+    (an import with `except:`, a callback out of C, a finalizer) may drop it; the command would go on for
+    minutes.
     """
 
     def __init__(self) -> None:

@@ -1,13 +1,14 @@
 """TorchModel -> TorchModel, smaller: one technique per file, and the order in which they run.
 
-    adapters ─▶ vocabulary ─▶ embeddings ─▶ layers ─▶ width, channels (+ repair) ─▶ low rank ─▶ sparsity
+    adapters ─▶ vocabulary ─▶ embeddings ─▶ layers ─▶ width, channels (+ repair) ─▶ (distillation)
+             ─▶ low rank ─▶ sparsity
 
 - Adapters are merged first: everything after looks at the weights that count.
 - The vocabulary commutes with the layers, whose weights it leaves alone, and makes what follows cheaper. The
   table of embeddings can only be factorized once its rows are known.
 - Whole layers go before parts of layers: what a layer's heads and neurons are worth depends on which other
   layers are there, and a part that is repaired for a layer that then goes is repaired in vain.
-- Width is repaired at once, by least squares; distillation belongs after it.
+- Width is repaired at once, by least squares; distillation (`edgekit.distill`) starts from there.
 - Matrices are factorized and zeros are set in what is left: both fit themselves to final inputs, and a pair
   of factors has no neurons that could be removed afterwards.
 """
@@ -42,6 +43,10 @@ STEPS: dict[str, Callable[[TorchModel, Any, Data], TorchModel]] = {
     "sparsity": sparsify,
 }
 """Technique -> its function; the order is that of `edgekit.compression.TECHNIQUES`."""
+
+
+AFTER_TRAINING = ("low_rank", "sparsity")
+"""Techniques that come after distillation where there is one; all others come before it."""
 
 
 def steps_of(options: CompressOptions) -> tuple[tuple[str, Callable[[TorchModel, Data], TorchModel]], ...]:

@@ -16,6 +16,9 @@ from edgekit.errors import ModelError
 from edgekit.model import TorchModel
 from edgekit.structure import is_conv1d
 
+_PER_LAYER = ("layer_types", "mlp_layer_types", "no_rope_layers")
+"""Keys of a configuration that hold an entry for each layer."""
+
 
 @dataclass(frozen=True)
 class Family:
@@ -202,6 +205,16 @@ def layer_list(model: TorchModel) -> tuple[str, nn.ModuleList]:
     base = inner.base_model
     prefix = "" if base is inner else f"{inner.base_model_prefix}."
     return f"model.{prefix}{family.layers}", base.get_submodule(family.layers)
+
+
+def per_layer(config: Any, layers: int) -> dict[str, list[Any] | tuple[Any, ...]]:
+    """Return what of a configuration has an entry for each of so many layers, by key."""
+    found = {key: getattr(config, key, None) for key in _PER_LAYER}
+    return {
+        key: entries
+        for key, entries in found.items()
+        if isinstance(entries, (list, tuple)) and len(entries) == layers
+    }
 
 
 def _inner(model: TorchModel) -> Any:

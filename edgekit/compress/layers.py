@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from edgekit.compress.anatomy import family_of, layer_list, layers_of
+from edgekit.compress.anatomy import family_of, layer_list, layers_of, per_layer
 from edgekit.compress.base import (
     Data,
     batches,
@@ -46,9 +46,6 @@ _LEAST_INFLUENCE = 4
 """Layers that greedy removal tries at each step."""
 
 _SHOWN = 5
-
-_PER_LAYER = ("layer_types", "mlp_layer_types", "no_rope_layers")
-"""Keys of a configuration that hold an entry for each layer."""
 
 _INDICES = ("layer_idx", "layer_id")
 """Attributes in which a layer's parts hold its place."""
@@ -134,10 +131,8 @@ def with_layers(model: TorchModel, kept: Sequence[int]) -> TorchModel:
     smaller = branch(model)
     family, (name, blocks) = family_of(smaller), layer_list(smaller)
     config: Any = smaller.module.get_submodule("model").config
-    for key in _PER_LAYER:
-        entries = getattr(config, key, None)
-        if isinstance(entries, (list, tuple)) and len(entries) == len(blocks):
-            setattr(config, key, type(entries)(entries[index] for index in kept))
+    for key, entries in per_layer(config, len(blocks)).items():
+        setattr(config, key, type(entries)(entries[index] for index in kept))
     setattr(config, family.depth, len(kept))
     owner = smaller.module.get_submodule(name.rpartition(".")[0])
     if family.depth in vars(owner):  # DistilBERT

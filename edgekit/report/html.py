@@ -15,6 +15,7 @@ import numpy as np
 
 from edgekit.errors import InputError
 from edgekit.report import explained, svg, wording
+from edgekit.report.curve import learning
 from edgekit.report.document import Document, completed
 from edgekit.report.matrix import headline_levels, matrix_rows, matrix_sentence
 from edgekit.report.page import render_page
@@ -154,6 +155,7 @@ def _section(report: Document, markup: Any) -> dict[str, Any]:
         "latency": verdict["latency"],
         "latency_note": verdict["latency_note"],
         "waterfall": waterfall(report),
+        "learning": _learning(report, markup),
         "candidates": [_candidate(entry, report) for entry in report["candidates"]],
         "matrix": (rows := matrix_rows(report)),
         "matrix_levels": headline_levels(rows),
@@ -163,6 +165,13 @@ def _section(report: Document, markup: Any) -> dict[str, Any]:
         "rules": _rules(report["profile"]),
         "history": [{**record, "skips": _skips(record)} for record in report["history"]],
     }
+
+
+def _learning(report: Document, markup: Any) -> dict[str, Any] | None:
+    found = learning(report["history"])
+    if found is None:
+        return None
+    return {"did": found.did, "charts": [(caption, markup(chart)) for caption, chart in found.charts]}
 
 
 def charts(report: Document) -> list[tuple[str, str]]:

@@ -53,7 +53,7 @@ def stages(history: Sequence[Mapping[str, Any]]) -> tuple[Stage, ...]:
     for record in history:
         facts = record.get("facts") or {}
         quality = facts.get("quality")
-        if record.get("stage") != "compress" or not quality:
+        if record.get("stage") not in ("compress", "distill") or not quality:
             continue
         after = facts.get("parameters_after")
         rows.append(_stage(str(record["step"]), str(record["did"]), after, quality, rows))

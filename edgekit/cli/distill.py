@@ -1,0 +1,114 @@
+"""`edgekit distill`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from edgekit.recipe import Recipe
+
+_FRESH = ("layers", "hidden", "heads", "ffn")
+
+
+@click.command(no_args_is_help=True)
+@click.argument("teacher", required=False)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder to make.  [required]")
+@click.option(
+    "--recipe", "recipe_path", type=click.Path(path_type=Path), help="Recipe file; flags win over it."
+)
+@click.option("--task", help="What the model is for; inferred where it is left out.")
+@click.option("--student", help="Directory of the model that learns, such as edgekit compress writes.")
+@click.option("--fresh-layers", type=int, help="Or one with random weights: its layers.")
+@click.option("--fresh-hidden", type=int, help="Its width between layers.  [default: the teacher's]")
+@click.option("--fresh-heads", type=int, help="Its attention heads.  [default: the teacher's]")
+@click.option("--fresh-ffn", type=int, help="Its neurons per feed-forward block.  [default: the teacher's]")
+@click.option("--activation", help="Another activation in the feed-forward blocks; relu is free in int8.")
+@click.option("-d", "--data", help="Samples to learn from: .txt, .jsonl, .csv, .npz, or a folder of images.")
+@click.option("--column", help="Column of a .csv or key of a .jsonl that holds the sample.")
+@click.option("--label-column", help="Column, key or array that holds the label, or a text's pair.")
+@click.option("--samples", type=int, help="Samples to learn from, at most.  [default: 200000]")
+@click.option("--validation", help="Samples to measure the loss on; left out, they are held out from --data.")
+@click.option("--validation-samples", type=int, help="Validation samples at most.  [default: 128]")
+@click.option("--epochs", type=float, help="How often each sample is seen.  [default: 3]")
+@click.option("--steps", type=int, help="Optimizer steps, instead of --epochs.")
+@click.option("--batch", type=int, help="Samples of a forward.  [default: 64]")
+@click.option("--accumulate", type=int, help="Forwards of an optimizer step.  [default: 1]")
+@click.option("--learning-rate", type=float, help="At the end of the warm-up.  [default: 0.0003]")
+@click.option("--temperature", type=float, help="Of the teacher's probabilities.  [default: 2]")
+@click.option("--precision", help="fp32, bf16 or fp16.  [default: bf16 on a GPU, else fp32]")
+@click.option("--patience", type=int, help="Stop after so many evaluations without gain.  [default: 5]")
+@click.option("--cache", help="Folder that keeps the teacher's outputs for other students.")
+@click.option("--seed", type=int, help="Seed of every random choice.  [default: 0]")
+@click.option("--max-length", type=int, help="Longest token sequence.  [default: the model's]")
+@click.option("--revision", help="Hub revision of the teacher.")
+@click.option("--allow-pickle", is_flag=True, default=None, help="Load a pickle checkpoint, weights only.")
+@click.option("--force", is_flag=True, help="Replace the output folder if it is there.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+def command(
+    recipe_path: Path | None,
+    output: Path | None,
+    force: bool,
+    as_json: bool,
+    quiet: bool,
+    **flags: Any,
+) -> None:
+    """Train a smaller model to give what TEACHER gives; no labels are needed.
+
+    Writes a model directory that `edgekit export` takes. What was interrupted goes on where it was when the
+    same command is run again. With `accelerate launch -m edgekit distill ...` it runs on several devices.
+
+    \b
+    edgekit compress ./all-MiniLM-L6-v2 -d texts.txt --layers 3 -o build/3l
+    edgekit distill ./all-MiniLM-L6-v2 --student build/3l -d texts.txt -o build/3l-taught
+    """
+    from rich.console import Console
+
+    from edgekit.cli.compress import print_result, print_result_json
+    from edgekit.cli.progress import shown_progress
+
+    recipe = _recipe(recipe_path, flags)
+    if output is None:
+        raise click.UsageError("Missing option '-o' / '--output'.")
+    with shown_progress(Console(stderr=True), quiet=quiet or as_json) as progress:
+        from edgekit.compressing import distill_model
+
+        result = distill_model(recipe, output, force=force, progress=progress)
+    if as_json:
+        print_result_json(result)
+    elif not quiet:
+        print_result(result, verbose=False)
+
+
+def _recipe(path: Path | None, flags: dict[str, Any]) -> Recipe:
+    from edgekit.recipe import overlay, read_table, recipe_from_table
+
+    fresh = {key: flags[f"fresh_{key}"] for key in _FRESH}
+    schedule = ("epochs", "steps", "batch", "accumulate", "learning_rate", "precision", "patience", "cache")
+    distill = {
+        **{key: flags[key] for key in ("student", "data", "column", "label_column", "samples", *schedule)},
+        "fresh": {key: value for key, value in fresh.items() if value is not None} or None,
+        "changes": {"activation": flags["activation"]} if flags["activation"] else None,
+        "losses": {"temperature": flags["temperature"]} if flags["temperature"] is not None else None,
+    }
+    validation = flags["validation"]
+    table = {
+        "model": flags["teacher"],
+        "task": flags["task"],
+        "seed": flags["seed"],
+        "model_options": {key: flags[key] for key in ("revision", "allow_pickle", "max_length")},
+        "validation": {
+            "data": validation,
+            "column": flags["column"] if validation else None,
+            "label_column": flags["label_column"] if validation else None,
+            "samples": flags["validation_samples"],
+        },
+        "distill": {key: value for key, value in distill.items() if value is not None},
+    }
+    merged = overlay(read_table(path) if path else {}, table)
+    if "model" not in merged:
+        raise click.UsageError("Missing argument 'TEACHER' (or 'model' in --recipe).")
+    return recipe_from_table(merged, f"recipe {path}" if path else "request")

@@ -1,0 +1,85 @@
+"""`edgekit distill` as a person runs it."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from itertools import product
+
+import pytest
+
+
+@pytest.fixture
+def data(tmp_path):
+    path = tmp_path / "lesson.txt"
+    words = ("old", "new", "red", "big"), ("dog", "cat", "man"), ("sat", "ran", "fell"), ("road", "hill")
+    path.write_text("\n".join(f"the {a} {b} {c} on the {d}" for a, b, c, d in product(*words)), "utf-8")
+    return path
+
+
+def test_it_says_what_was_lost_won_back_and_comes_next(run, tiny_st_dir, data, tmp_path) -> None:
+    ran = run(
+        "distill",
+        tiny_st_dir,
+        "-d",
+        data,
+        "--fresh-layers",
+        "1",
+        "--steps",
+        "4",
+        "--batch",
+        "8",
+        "-o",
+        tmp_path / "out",
+    )
+    assert ran.code == 0, ran.err
+    assert "distillation" in ran.out
+    assert "Trained for 4 steps of 8 samples" in ran.out
+    assert "step 4 of 4" in ran.err
+    assert f"edgekit export {tmp_path / 'out'}" in ran.out
+
+
+def test_flags_become_the_table_of_the_recipe(run, tiny_st_dir, data, tmp_path) -> None:
+    flags = (
+        "--fresh-layers",
+        "1",
+        "--steps",
+        "2",
+        "--batch",
+        "4",
+        "--activation",
+        "relu",
+        "--temperature",
+        "3",
+    )
+    ran = run("distill", tiny_st_dir, "-d", data, *flags, "--json", "-o", tmp_path / "out")
+    assert ran.code == 0, ran.err
+    assert json.loads(ran.out)["parameters"] < json.loads(ran.out)["parameters_before"]
+    table = tomllib.loads((tmp_path / "out" / "recipe.toml").read_text())["distill"]
+    assert (table["steps"], table["batch"], table["fresh"]) == (2, 4, {"layers": 1})
+    assert table["changes"] == {"activation": "relu"}
+    assert table["losses"]["temperature"] == 3
+    configs = [json.loads(path.read_text()) for path in (tmp_path / "out").rglob("config.json")]
+    assert [config["hidden_act"] for config in configs if "hidden_act" in config] == ["relu"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ((), "nothing says who learns"),
+        (("--student", "nowhere"), "nowhere"),
+        (("--fresh-layers", "50"), "Give a smaller student"),
+        (("--fresh-layers", "1", "--activation", "cube"), "activation"),
+        (("--fresh-layers", "1", "--precision", "fp16"), "fp16 needs a CUDA GPU"),
+        (("--fresh-layers", "1", "--steps", "0"), "steps"),
+    ],
+    ids=str,
+)
+def test_a_request_that_cannot_be_met_leaves_nothing(
+    run, tiny_st_dir, data, tmp_path, flags, message
+) -> None:
+    ran = run("distill", tiny_st_dir, "-d", data, *flags, "-o", tmp_path / "out")
+    assert ran.code in (2, 3), ran.err
+    assert message in ran.err
+    assert "Traceback" not in ran.err
+    assert not (tmp_path / "out").exists()
