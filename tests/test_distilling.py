@@ -16,6 +16,7 @@ from edgekit.golden import Golden
 from edgekit.model import ModelRef
 from edgekit.recipe import recipe_from_table, to_toml
 from edgekit.source import load
+from tests.tasks.causal import save_causal, write_texts
 
 TEXTS = [
     f"the {a} {b} {c} on the {d}"
@@ -180,6 +181,24 @@ def test_images_are_classified(request_for, tiny_vit_dir, tmp_path):
         "soft",
         "hidden",
     }
+
+
+def test_next_tokens_are_learnt_by_a_student_with_fewer_of_them(tmp_path):
+    teacher, data = save_causal("llama", tmp_path / "llama"), write_texts(tmp_path / "texts.txt")
+    longer = {"steps": 40, "batch": 16, "held_out": 24, "learning_rate": 0.001}
+    recipe = recipe_from_table(
+        {
+            "model": str(teacher),
+            "calibration": {"data": str(data), "samples": 64},
+            "validation": {"samples": 12},
+            "compress": {"vocabulary": {"tokens": 290}, "layers": {"keep": 1}},
+            "distill": {**SCHEDULE, **longer, "losses": {"hidden": 0}},
+        }
+    )
+    result = edgekit.distill_model(recipe, tmp_path / "taught")
+    facts = _record(result).facts
+    assert facts["losses"].keys() == {"soft"}
+    assert facts["curve"][-1]["quality"]["closeness"] > facts["curve"][0]["quality"]["closeness"]
 
 
 def test_pairs_pull_texts_together(request_for, tmp_path):

@@ -13,9 +13,13 @@ USUAL: dict[str, dict[str, float]] = {
     "image-classification": {"soft": 1.0, "hard": 0.5, "reverse": 0.0},
     "multi-label-text-classification": {"soft": 1.0},
     "multi-label-image-classification": {"soft": 1.0},
-    "text-generation": {"soft": 1.0, "hard": 0.5},
+    "text-generation": {"soft": 1.0, "hard": 0.0},
 }
-"""Task -> the losses on its outputs, with what each counts where the options say nothing."""
+"""Task -> the losses on its outputs, with what each counts where the options say nothing.
+
+Next tokens are learnt from the teacher alone, as the student is to stay close to it and not to the text.
+Source: Muralidharan et al. 2024, arXiv:2407.14679 (Minitron), whose best practice is the teacher's logits.
+"""
 
 ON_LAYERS: dict[str, float] = {"hidden": 0.1, "relations": 0.0}
 """Losses on the layers of transformers, for every task, likewise."""

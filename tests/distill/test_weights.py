@@ -23,7 +23,7 @@ def test_labels_are_learnt_from_where_there_are_some():
 
 
 def test_a_text_is_its_own_label_for_next_tokens():
-    assert "hard" in weights_of("text-generation", LossOptions(), labelled=False, layered=False)
+    assert "hard" in weights_of("text-generation", LossOptions(hard=0.5), labelled=False, layered=False)
 
 
 def test_layers_count_where_they_are_known():

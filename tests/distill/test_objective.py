@@ -1,0 +1,127 @@
+"""What a step minimises: nothing where the student is the teacher, and what a trimmed vocabulary leaves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from edgekit.compress import STEPS
+from edgekit.compress.base import Data, branch
+from edgekit.compress.feeding import fed
+from edgekit.compress.judge import Judge
+from edgekit.compression import LayerOptions, VocabularyOptions
+from edgekit.data import Sample
+from edgekit.distill.cache import teacher_cache
+from edgekit.distill.objective import Objective, wanted_outputs
+from edgekit.distill.training import Batch
+from edgekit.distillation import LossOptions
+from edgekit.model import ModelRef
+from edgekit.source import load
+from tests.tasks.causal import save_causal, write_texts
+
+WEIGHTS = {"soft": 1.0, "hidden": 1.0, "relations": 1.0}
+OPTIONS = LossOptions(relation_heads=4, top=20)
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("llama")
+    model = load(ModelRef(str(save_causal("llama", folder / "model"))), None, scratch=folder)
+    samples = tuple(Sample(line) for line in write_texts(folder / "texts.txt").read_text().splitlines())
+    return model, samples, folder
+
+
+def _losses(teacher, student, samples, folder, weights, *, share_done=0.0, kept=None, options=OPTIONS):
+    cache = teacher_cache(teacher, samples, wanted_outputs(teacher.task, options), folder / "cache")
+    objective = Objective(teacher, cache, student, weights, options, kept, seed=0)
+    batch = Batch(tuple(range(len(samples))), fed(student, samples), samples)
+    with torch.no_grad(), objective.watching(student):
+        found = objective(student.module(**batch.inputs), batch, share_done)
+    return {name: float(value) for name, value in found.items()}
+
+
+def _trimmed(model, samples, folder, tokens):
+    data = Data(samples[:64], Judge.of(model, samples[:8]), folder)
+    return STEPS["vocabulary"](model, VocabularyOptions(tokens=tokens, data=str(folder / "texts.txt")), data)
+
+
+def test_a_student_that_is_its_teacher_has_nothing_to_learn(llama):
+    model, samples, folder = llama
+    found = _losses(model, branch(model), samples[:24], folder, WEIGHTS)
+    assert found.keys() == WEIGHTS.keys()
+    assert max(found.values()) < 1e-4  # the cache holds half precision
+
+
+def test_a_dropped_layer_shows_in_every_loss(llama):
+    model, samples, folder = llama
+    data = Data(samples[:64], Judge.of(model, samples[:8]), folder)
+    student = STEPS["layers"](model, LayerOptions(keep=(0,), repair=False), data)
+    found = _losses(model, student, samples[:24], folder, WEIGHTS, kept=[0])
+    assert min(found.values()) > 1e-3
+
+
+def test_what_the_layers_give_fades_and_then_the_teacher_no_longer_runs(llama):
+    model, samples, folder = llama
+    data = Data(samples[:64], Judge.of(model, samples[:8]), folder)
+    student = STEPS["layers"](model, LayerOptions(keep=(0,), repair=False), data)
+    first, half, late = (
+        _losses(model, student, samples[:8], folder, WEIGHTS, share_done=share, kept=[0])
+        for share in (0.0, 0.25, 0.5)
+    )
+    assert half["hidden"] == pytest.approx(first["hidden"] / 2, rel=1e-4)
+    assert late.keys() == {"soft"}
+
+
+def test_a_trimmed_vocabulary_alone_leaves_little_to_learn_of_texts_that_both_cut_alike(llama):
+    model, samples, folder = llama
+    student = _trimmed(model, samples, folder, 295)
+    own = {student.preprocessor.tokenizer.id_to_token(i) for i in range(295)}
+    alike = tuple(
+        sample for sample in samples if set(model.preprocessor.tokenizer.encode(sample.value).tokens) <= own
+    )
+    assert len(alike) > 8
+    found = _losses(model, student, alike[:24], folder, {"soft": 1.0, "hidden": 1.0})
+    assert found["hidden"] < 1e-4
+    assert found["soft"] < 0.05
+
+
+def test_texts_that_are_cut_otherwise_are_not_compared_by_position(llama):
+    model, samples, folder = llama
+    student = _trimmed(model, samples, folder, 262)
+    counts = [len(m.preprocessor.tokenizer.encode(samples[0].value).ids) for m in (model, student)]
+    assert counts[0] != counts[1]
+    found = _losses(model, student, samples[:1], folder, {"soft": 1.0, "hard": 1.0, "hidden": 1.0})
+    assert found["soft"] == found["hidden"] == 0
+    assert found["hard"] > 0
+
+
+def test_the_text_itself_is_the_next_token(llama):
+    model, samples, folder = llama
+    found = _losses(model, branch(model), samples[:8], folder, {"hard": 1.0})
+    wanted, tokens = 0.0, 0
+    for sample in samples[:8]:
+        inputs = fed(model, [sample])
+        with torch.no_grad():
+            logits = model.module(**inputs)["logits"][0].double()
+        ids = inputs["input_ids"][0]
+        wanted += float(torch.nn.functional.cross_entropy(logits[:-1], ids[1:], reduction="sum"))
+        tokens += len(ids) - 1
+    assert found["hard"] == pytest.approx(wanted / tokens, rel=1e-4)
+
+
+def test_padding_on_the_left_changes_nothing(llama):
+    model, samples, folder = llama
+    data = Data(samples[:64], Judge.of(model, samples[:8]), folder)
+    student = STEPS["layers"](model, LayerOptions(keep=(0,), repair=False), data)
+    left = replace(model.preprocessor, padding=replace(model.preprocessor.padding, side="left"))
+    weights = {"hidden": 1.0, "relations": 1.0}
+    lengths = {len(model.preprocessor.tokenizer.encode(s.value).ids) for s in samples[:8]}
+    assert len(lengths) > 1
+    right = _losses(model, student, samples[:8], folder, weights, kept=[0])
+    # rotary positions are relative, so that only masks tell the sides apart
+    other = _losses(replace(model, preprocessor=left), student, samples[:8], folder, weights, kept=[0])
+    assert other == pytest.approx(right, rel=1e-3)
+    assert np.isfinite(list(right.values())).all()
