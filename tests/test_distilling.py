@@ -185,7 +185,7 @@ def test_images_are_classified(request_for, tiny_vit_dir, tmp_path):
 
 def test_next_tokens_are_learnt_by_a_student_with_fewer_of_them(tmp_path):
     teacher, data = save_causal("llama", tmp_path / "llama"), write_texts(tmp_path / "texts.txt")
-    longer = {"steps": 40, "batch": 16, "held_out": 24, "learning_rate": 0.001}
+    longer = {"steps": 40, "batch": 16, "held_out": 24, "learning_rate": 0.001, "patience": 0}
     recipe = recipe_from_table(
         {
             "model": str(teacher),
