@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from edgekit.compressing import CompressResult
     from edgekit.recipe import Recipe
 
@@ -93,21 +95,45 @@ def command(
     \b
     edgekit compress ./all-MiniLM-L6-v2 -d texts.txt --vocabulary 12000 --layers 4 -o build/small
     """
+    from edgekit.compressing import compress_model
+
+    make(compress_model, _recipe(recipe_path, flags), output, force, as_json, quiet, verbose)
+
+
+def make(
+    verb: Callable[..., CompressResult],
+    recipe: Recipe,
+    output: Path | None,
+    force: bool,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool = False,
+) -> None:
+    """Make a model's directory, show how it goes, and print what was done.
+
+    Args:
+        verb: `compress_model` or `distill_model`.
+        recipe: The request.
+        output: Folder to make.
+        force: Replace it if it is there.
+        as_json: Print JSON.
+        quiet: Print nothing.
+        verbose: Also print what each step left alone.
+    """
     from rich.console import Console
 
     from edgekit.cli.progress import shown_progress
+    from edgekit.report.document import strict_json
+    from edgekit.store import dump_json
 
-    recipe = _recipe(recipe_path, flags)
     if output is None:
         raise click.UsageError("Missing option '-o' / '--output'.")
     with shown_progress(Console(stderr=True), quiet=quiet or as_json) as progress:
-        from edgekit.compressing import compress_model
-
-        result = compress_model(recipe, output, force=force, progress=progress)
+        result = verb(recipe, output, force=force, progress=progress)
     if as_json:
-        print_result_json(result)
+        click.echo(dump_json(strict_json(result.to_json())), nl=False)
     elif not quiet:
-        print_result(result, verbose)
+        _print_result(result, verbose)
 
 
 def _recipe(path: Path | None, flags: dict[str, Any]) -> Recipe:
@@ -161,21 +187,7 @@ def _techniques(flags: dict[str, Any]) -> dict[str, Any]:
     return {name: table for name, table in tables.items() if any(v is not None for v in table.values())}
 
 
-def print_result_json(result: CompressResult) -> None:
-    """Print what was done as JSON."""
-    from edgekit.report.document import strict_json
-    from edgekit.store import dump_json
-
-    click.echo(dump_json(strict_json(result.to_json())), nl=False)
-
-
-def print_result(result: CompressResult, verbose: bool) -> None:
-    """Print what each step cost and did.
-
-    Args:
-        result: What was made.
-        verbose: Also print what each step left alone.
-    """
+def _print_result(result: CompressResult, verbose: bool) -> None:
     from edgekit.cli.tables import stdout_console
     from edgekit.report.terminal import waterfall_table
     from edgekit.report.waterfall import stages

@@ -65,22 +65,10 @@ def command(
     edgekit compress ./all-MiniLM-L6-v2 -d texts.txt --layers 3 -o build/3l
     edgekit distill ./all-MiniLM-L6-v2 --student build/3l -d texts.txt -o build/3l-taught
     """
-    from rich.console import Console
+    from edgekit.cli.compress import make
+    from edgekit.compressing import distill_model
 
-    from edgekit.cli.compress import print_result, print_result_json
-    from edgekit.cli.progress import shown_progress
-
-    recipe = _recipe(recipe_path, flags)
-    if output is None:
-        raise click.UsageError("Missing option '-o' / '--output'.")
-    with shown_progress(Console(stderr=True), quiet=quiet or as_json) as progress:
-        from edgekit.compressing import distill_model
-
-        result = distill_model(recipe, output, force=force, progress=progress)
-    if as_json:
-        print_result_json(result)
-    elif not quiet:
-        print_result(result, verbose=False)
+    make(distill_model, _recipe(recipe_path, flags), output, force, as_json, quiet)
 
 
 def _recipe(path: Path | None, flags: dict[str, Any]) -> Recipe:

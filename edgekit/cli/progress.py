@@ -15,6 +15,9 @@ from edgekit.record import Progress, silent
 if TYPE_CHECKING:
     from rich.console import Console
 
+_PAUSE_SECONDS = 5.0
+"""Between lines of a file that only tell how far a stage is; a training would fill it with thousands."""
+
 
 @contextmanager
 def shown_progress(console: Console, *, quiet: bool) -> Iterator[Progress]:
@@ -37,20 +40,28 @@ def _shown(console: Console, *, quiet: bool) -> Iterator[Progress]:
         yield silent
         return
     if not console.is_terminal:
+        said = -_PAUSE_SECONDS
 
         def plain(stage: str, message: str, fraction: float | None = None) -> None:
-            line = f"[{time.perf_counter() - started:6.1f} s] {stage}: {message}"
+            nonlocal said
+            now = time.perf_counter() - started
+            if fraction is not None and now - said < _PAUSE_SECONDS:
+                return
+            said = now
+            line = f"[{now:6.1f} s] {stage}: {message}"
             console.print(line, markup=False, highlight=False, soft_wrap=True)
 
         yield plain
         return
     with console.status("starting") as status:
-        last = ""
+        last, within = "", ""
 
         def live(stage: str, message: str, fraction: float | None = None) -> None:
-            nonlocal last
+            nonlocal last, within
             seconds = f"[dim]{time.perf_counter() - started:6.1f} s[/dim]"
-            if last:
+            goes_on = bool(fraction) and stage == within
+            within = stage
+            if last and not goes_on:
                 console.print(f"{seconds} [green]✓[/green] {last}")
             share = f" ({fraction:.0%})" if fraction else ""
             last = f"[bold]{stage:<9}[/bold] {message}"
