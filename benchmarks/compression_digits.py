@@ -161,7 +161,12 @@ def in_int8(model: Model, options: WidthOptions | ChannelOptions | None) -> dict
         gates={"top1_agreement": 0.95, "kl_mean": 0.1, "accuracy_drop": 2.0},
     )
     result = export(recipe, FOLDER / f"compressed-{model.key}{'-half' if options else ''}", force=True)
-    (report,) = json.loads((result.output / "report.json").read_text(encoding="utf-8"))["targets"]
+    return told_by(result.output / "report.json")
+
+
+def told_by(path: Path) -> dict[str, Any]:
+    """Return what of a report is kept: quality, size, speed, and where the time goes."""
+    (report,) = json.loads(path.read_text(encoding="utf-8"))["targets"]
     verdict = report["verdict"]
     return {
         "machine": report["machine"],
@@ -171,6 +176,15 @@ def in_int8(model: Model, options: WidthOptions | ChannelOptions | None) -> dict
         "original_float_bytes": verdict["float_size"]["file_bytes"],
         "latency": verdict["latency"],
         "latency_note": verdict["latency_note"],
+        "kernels": [
+            {
+                "shape": point["shape"],
+                "multiply_adds": point["macs"],
+                "all_ms": point["kernels_ms"],
+                "products_ms": sum(kind["ms"] for kind in point["op_kinds"] if "product" in kind["role"]),
+            }
+            for point in report["explanation"]["points"]
+        ],
     }
 
 

@@ -64,26 +64,34 @@ sessions of one and the same file differed by as much.
 def sparsity_section(results: Mapping[str, Any]) -> str:
     """Return the section on zeros."""
     shapes = [speed["shape"] for speed in results["rows"][0]["speed_over_dense"]]
-    about = SPARSITY.format(
-        module=results["command"].split()[-1],
-        target=results["target"],
-        held_out=results["held_out"],
-        cpu=results["machine"]["cpu"],
-        onnxruntime=results["versions"]["onnxruntime"],
-    )
+    about = _about(SPARSITY, results)
     rows = [
         (
             row["form"],
             f"{row['zero_codes']:.0%}",
             f"{row['file_bytes'] / 1e6:.1f} MB",
             f"{row['deflated_bytes'] / 1e6:.1f} MB",
-            *(f"{row[key]:.4f}" for key in ("cosine_mean", "cosine_p05", "rank_correlation")),
-            *(_speed(speed) for speed in row["speed_over_dense"]),
+            *_quality_and_speed(row, "speed_over_dense"),
         )
         for row in results["rows"]
     ]
     head = ("weights", "zeros", "file", "deflated", "cosine, mean", "5th percentile", "rank correlation")
     return f"{about}\n{_table((*head, *shapes), rows)}"
+
+
+def _about(text: str, results: Mapping[str, Any]) -> str:
+    return text.format(
+        module=results["command"].split()[-1],
+        target=results["target"],
+        held_out=results["held_out"],
+        cpu=results["machine"]["cpu"],
+        onnxruntime=results["versions"]["onnxruntime"],
+    )
+
+
+def _quality_and_speed(row: Row, over: str) -> tuple[str, ...]:
+    measures = (f"{row[key]:.4f}" for key in ("cosine_mean", "cosine_p05", "rank_correlation"))
+    return (*measures, *(_speed(speed) for speed in row[over]))
 
 
 def rewrites_section(results: Mapping[str, Any]) -> str:
@@ -150,21 +158,14 @@ def _stages(row: Row) -> dict[str, int]:
 def embeddings_section(results: Mapping[str, Any]) -> str:
     """Return the section on embedding tables."""
     shapes = [speed["shape"] for speed in results["rows"][0]["speed_over_int8"]]
-    about = EMBEDDINGS.format(
-        module=results["command"].split()[-1],
-        target=results["target"],
-        held_out=results["held_out"],
-        cpu=results["machine"]["cpu"],
-        onnxruntime=results["versions"]["onnxruntime"],
-    )
+    about = _about(EMBEDDINGS, results)
     rows = [
         (
             row["tables"],
             f"{row['file_bytes'] / 1e6:.1f} MB",
             f"{row['compressed_bytes'] / 1e6:.1f} MB",
             f"{row['peak_memory_bytes'] / 1e6:.0f} MB",
-            *(f"{row[key]:.4f}" for key in ("cosine_mean", "cosine_p05", "rank_correlation")),
-            *(_speed(speed) for speed in row["speed_over_int8"]),
+            *_quality_and_speed(row, "speed_over_int8"),
         )
         for row in results["rows"]
     ]

@@ -48,6 +48,16 @@ class VocabularyOptions(_Table):
     choose: Literal["frequency", "random"] = "frequency"
 
 
+class PositionOptions(_Table):
+    """Drop the rows of the table of positions that no text reaches.
+
+    Attributes:
+        keep: Tokens of the longest text; `limit` is what the model's texts are cut to.
+    """
+
+    keep: PositiveInt | Literal["limit"] = "limit"
+
+
 class EmbeddingOptions(_Table):
     """Replace the table of token embeddings by a product of two.
 
@@ -166,6 +176,7 @@ class CompressOptions(_Table):
     samples: PositiveInt = 512
     adapters: AdapterOptions | None = None
     vocabulary: VocabularyOptions | None = None
+    positions: PositionOptions | None = None
     embeddings: EmbeddingOptions | None = None
     layers: LayerOptions | None = None
     width: WidthOptions | None = None
@@ -182,6 +193,7 @@ class CompressOptions(_Table):
 TECHNIQUES = (
     "adapters",
     "vocabulary",
+    "positions",
     "embeddings",
     "layers",
     "width",

@@ -1,8 +1,8 @@
 """Write the generated docs, or with `--check` fail when one is out of date.
 
 `docs/targets.md` comes from the profiles, `docs/cli.md` from the commands' help, `docs/architectures.md`,
-`docs/benchmarks.md`, and the tables in `README.md`, `docs/runners.md` and `docs/compression.md` from
-`benchmarks/results/`.
+`docs/benchmarks.md`, and the tables in `README.md`, `docs/runners.md`, `docs/compression.md` and
+`docs/distillation.md` from `benchmarks/results/`.
 
 Run from the checkout: python -m tools.make_docs [--check]
 """
@@ -20,7 +20,9 @@ from typing import Any
 import click
 
 from benchmarks.architectures_page import page as architectures_page
-from benchmarks.compression_page import compression_tables
+from benchmarks.compression_page import compression_tables, digits_section
+from benchmarks.distillation_page import digits_section as taught_digits_section
+from benchmarks.distillation_page import distillation_tables
 from benchmarks.machine_pages import embeddings_section, memory_section, rewrites_section, sparsity_section
 from benchmarks.matrix import kits_table, matrix_sections, runners_table
 from benchmarks.page import page as benchmarks_page
@@ -38,6 +40,9 @@ REWRITES = ROOT / "benchmarks" / "results" / "rewrites.json"
 EMBEDDINGS = ROOT / "benchmarks" / "results" / "embeddings.json"
 SPARSITY = ROOT / "benchmarks" / "results" / "sparsity.json"
 COMPRESSION = ROOT / "benchmarks" / "results" / "compression.json"
+DIGITS = ROOT / "benchmarks" / "results" / "compression_digits.json"
+TAUGHT_DIGITS = ROOT / "benchmarks" / "results" / "distillation_digits.json"
+DISTILLATION = ROOT / "benchmarks" / "results" / "distillation.json"
 COMPETITORS = ROOT / "benchmarks" / "results" / "competitors.json"
 
 TARGETS_INTRODUCTION = """# Targets
@@ -59,6 +64,7 @@ edgekit.
 
 _RUNNERS = re.compile(r"(<!-- runners: .*? -->\n).*?(<!-- end of runners -->)", re.DOTALL)
 _COMPRESSION = re.compile(r"(<!-- compression: .*? -->\n).*?(<!-- end of compression -->)", re.DOTALL)
+_DISTILLATION = re.compile(r"(<!-- distillation: .*? -->\n).*?(<!-- end of distillation -->)", re.DOTALL)
 _FIGURES = re.compile(r"(<!-- figures: .*? -->\n).*?(<!-- end of figures -->)", re.DOTALL)
 
 
@@ -157,11 +163,19 @@ def with_runners(page: str, results: Mapping[str, Any]) -> str:
     return filled
 
 
-def with_compression(page: str, results: Mapping[str, Any]) -> str:
+def with_compression(page: str, results: Mapping[str, Any], digits: Mapping[str, Any]) -> str:
     """Return the page about compression with its tables written anew."""
-    tables = compression_tables(results)
+    tables = f"{compression_tables(results)}{digits_section(digits)}"
     filled, count = _COMPRESSION.subn(lambda found: f"{found[1]}{tables}\n{found[2]}", page)
     assert count == 1, "docs/compression.md has one block of measured rows"
+    return filled
+
+
+def with_distillation(page: str, results: Mapping[str, Any], digits: Mapping[str, Any]) -> str:
+    """Return the page about distillation with its tables written anew."""
+    tables = f"{distillation_tables(results)}{taught_digits_section(digits)}"
+    filled, count = _DISTILLATION.subn(lambda found: f"{found[1]}{tables}\n{found[2]}", page)
+    assert count == 1, "docs/distillation.md has one block of measured rows"
     return filled
 
 
@@ -184,13 +198,14 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     return "".join(f"| {' | '.join(cells)} |\n" for cells in escaped)
 
 
-def pages(readme: str, runners: str, compression: str) -> dict[str, str]:
+def pages(readme: str, runners: str, compression: str, distillation: str) -> dict[str, str]:
     """Return every generated page: path from the checkout's root -> text.
 
     Args:
         readme: The README as it is; all but its table of figures is kept.
         runners: The page about runners as it is; all but its tables is kept.
         compression: The page about compression likewise.
+        distillation: The page about distillation likewise.
     """
     return {
         "docs/targets.md": targets_page([load_profile(name) for name in available()]),
@@ -203,7 +218,14 @@ def pages(readme: str, runners: str, compression: str) -> dict[str, str]:
         + memory_section(json.loads(MEMORY.read_text(encoding="utf-8"))),
         "docs/runners.md": with_runners(runners, json.loads(MATRIX.read_text(encoding="utf-8"))),
         "docs/compression.md": with_compression(
-            compression, json.loads(COMPRESSION.read_text(encoding="utf-8"))
+            compression,
+            json.loads(COMPRESSION.read_text(encoding="utf-8")),
+            json.loads(DIGITS.read_text(encoding="utf-8")),
+        ),
+        "docs/distillation.md": with_distillation(
+            distillation,
+            json.loads(DISTILLATION.read_text(encoding="utf-8")),
+            json.loads(TAUGHT_DIGITS.read_text(encoding="utf-8")),
         ),
         "README.md": with_figures(readme, json.loads(RESULTS.read_text(encoding="utf-8"))),
     }
@@ -214,7 +236,7 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when a page is stale")
     options = parser.parse_args(arguments)
-    edited = ("README.md", "docs/runners.md", "docs/compression.md")
+    edited = ("README.md", "docs/runners.md", "docs/compression.md", "docs/distillation.md")
     kept = [(root / name).read_text(encoding="utf-8") for name in edited]
     stale = 0
     for name, text in pages(*kept).items():

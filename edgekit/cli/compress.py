@@ -60,6 +60,7 @@ class _Vocabulary(click.ParamType):
     "--vocabulary", type=_Vocabulary(), help="Keep so many tokens, or those of a share of the corpus."
 )
 @click.option("--corpus", help="Texts that say which tokens are needed.  [default: --data]")
+@click.option("--positions", type=int, help="Keep the positions that texts of so many tokens use.")
 @click.option("--embedding-rank", type=int, help="Width of a narrower table of token embeddings.")
 @click.option("--layers", type=_Layers(), help="Keep so many layers, or these.")
 @click.option("--ffn", type=int, help="Neurons that stay in each feed-forward block.")
@@ -177,6 +178,7 @@ def _techniques(flags: dict[str, Any]) -> dict[str, Any]:
             "coverage": vocabulary if isinstance(vocabulary, float) else None,
             "data": flags["corpus"],
         },
+        "positions": {"keep": flags["positions"]},
         "embeddings": {"rank": flags["embedding_rank"]},
         "layers": {"keep": flags["layers"]} | ({"repair": repair} if flags["layers"] else {}),
         "width": width | ({"repair": repair} if any(width.values()) else {}),

@@ -1,11 +1,12 @@
 """TorchModel -> TorchModel, smaller: one technique per file, and the order in which they run.
 
-    adapters ─▶ vocabulary ─▶ embeddings ─▶ layers ─▶ width, channels (+ repair) ─▶ (distillation)
-             ─▶ low rank ─▶ sparsity
+    adapters ─▶ vocabulary ─▶ positions ─▶ embeddings ─▶ layers ─▶ width, channels (+ repair)
+             ─▶ (distillation) ─▶ low rank ─▶ sparsity
 
 - Adapters are merged first: everything after looks at the weights that count.
 - The vocabulary commutes with the layers, whose weights it leaves alone, and makes what follows cheaper. The
   table of embeddings can only be factorized once its rows are known.
+- Positions that no text reaches are rows of a table of their own; without them nothing else changes.
 - Whole layers go before parts of layers: what a layer's heads and neurons are worth depends on which other
   layers are there, and a part that is repaired for a layer that then goes is repaired in vain.
 - Width is repaired at once, by least squares; distillation (`edgekit.distill`) starts from there.
@@ -25,6 +26,7 @@ from edgekit.compress.costs import table_request
 from edgekit.compress.embeddings import factorize_embeddings
 from edgekit.compress.layers import drop_layers
 from edgekit.compress.low_rank import factorize, wanted_pairs
+from edgekit.compress.positions import trim_positions
 from edgekit.compress.sparsity import sparsify
 from edgekit.compress.vocabulary import trim_vocabulary
 from edgekit.compress.width import prune_width
@@ -35,6 +37,7 @@ from edgekit.model import TorchModel
 STEPS: dict[str, Callable[[TorchModel, Any, Data], TorchModel]] = {
     "adapters": merge_adapters,
     "vocabulary": trim_vocabulary,
+    "positions": trim_positions,
     "embeddings": factorize_embeddings,
     "layers": drop_layers,
     "width": prune_width,

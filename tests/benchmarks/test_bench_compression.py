@@ -11,6 +11,8 @@ QUALITY = {"recall_at_1": 0.5, "rank_correlation": 0.9, "cosine_mean": 0.95, "co
 RESULTS = {
     "original": {"parameters": 1000, "torch": {**QUALITY, "recall_at_1": 0.8}},
     "pairs": 10,
+    "original_package": {**QUALITY, "recall_at_1": 0.8},
+    "package_pairs": 20,
     "machine": {"cpu": "a CPU"},
     "versions": {"onnxruntime": "1.31"},
     "command": "python -m benchmarks.compression",

@@ -41,7 +41,7 @@ def root(tmp_path):
     """A checkout's root with nothing but the two pages that are not generated whole."""
     shutil.copy(make_docs.ROOT / "README.md", tmp_path)
     (tmp_path / "docs").mkdir()
-    for name in ("runners.md", "compression.md"):
+    for name in ("runners.md", "compression.md", "distillation.md"):
         shutil.copy(make_docs.ROOT / "docs" / name, tmp_path / "docs")
     return tmp_path
 
