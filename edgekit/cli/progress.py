@@ -40,14 +40,14 @@ def _shown(console: Console, *, quiet: bool) -> Iterator[Progress]:
         yield silent
         return
     if not console.is_terminal:
-        said = -_PAUSE_SECONDS
+        said, within = 0.0, ""
 
         def plain(stage: str, message: str, fraction: float | None = None) -> None:
-            nonlocal said
+            nonlocal said, within
             now = time.perf_counter() - started
-            if fraction is not None and now - said < _PAUSE_SECONDS:
+            if fraction is not None and stage == within and now - said < _PAUSE_SECONDS:
                 return
-            said = now
+            said, within = now, stage
             line = f"[{now:6.1f} s] {stage}: {message}"
             console.print(line, markup=False, highlight=False, soft_wrap=True)
 

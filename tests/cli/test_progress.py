@@ -33,6 +33,7 @@ def test_a_stage_that_tells_how_far_it_is_leaves_one_line_on_a_terminal(shown):
 
 def test_it_does_not_fill_a_file(shown):
     lines = shown(terminal=False).splitlines()
-    assert len(lines) == 2
+    assert len(lines) == 3
     assert "reading the data" in lines[0]
-    assert "writing" in lines[1]
+    assert "step 0 of 200" in lines[1]
+    assert "writing" in lines[2]
