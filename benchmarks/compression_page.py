@@ -62,9 +62,9 @@ Accuracy on 600 images that nothing was fitted to, no training. Again:
 """
 
 PROFILE = """
-These networks are so small that multiplying is not where their time goes, so half of it is not half the
-time. Kernel times in int8 as ONNX Runtime's profiler has them, on a busy machine: what is no product (norms,
-softmax, conversions, pooling, layouts) stays, and narrower products run at a lower rate.
+In networks this small, half of the multiply-adds is not half of the time. Kernel times in int8 as ONNX
+Runtime's profiler has them, on a busy machine: what is no product (norms, softmax, conversions, pooling,
+layouts) stays, and narrower products run at a lower rate.
 """
 
 
