@@ -33,7 +33,7 @@ COMPRESS_RECORD = "compress.json"
 """Lies in a directory that edgekit wrote: what was done, and what was lost."""
 
 _EVALUATIONS = 20
-_CHECKPOINT_SECONDS_WORTH = 50  # steps; about a minute of a small student on two cores
+_CHECKPOINT_STEPS = 50  # about a minute of a small student on two cores
 _PAIRED = ("sentence-embedding",)
 
 
@@ -251,7 +251,7 @@ def _plan(options: DistillOptions, samples: int, seed: int) -> TrainingPlan:
         evaluate_every=options.evaluate_every or max(1, math.ceil(steps / _EVALUATIONS)),
         patience=options.patience,
         seed=seed,
-        checkpoint_every=_CHECKPOINT_SECONDS_WORTH,
+        checkpoint_every=_CHECKPOINT_STEPS,
     )
 
 

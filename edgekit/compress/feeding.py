@@ -16,7 +16,7 @@ BATCH = 16
 
 def groups(samples: Sequence[Sample], size: int = BATCH) -> Iterator[list[int]]:
     """Yield the samples' indices in groups, texts of like length together so that little is padded."""
-    order = sorted(range(len(samples)), key=lambda index: _length(samples[index]))
+    order = sorted(range(len(samples)), key=lambda index: length_of(samples[index]))
     for start in range(0, len(order), size):
         yield order[start : start + size]
 
@@ -27,5 +27,6 @@ def fed(model: TorchModel, samples: Sequence[Sample]) -> dict[str, torch.Tensor]
     return {name: torch.from_numpy(np.ascontiguousarray(inputs[name])) for name in model.input_names}
 
 
-def _length(sample: Sample) -> int:
+def length_of(sample: Sample) -> int:
+    """Return by what samples are sorted so that little is padded: characters or words, 0 without text."""
     return len(sample.value) if isinstance(sample.value, (str, list)) else 0

@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 
+from edgekit.compress.feeding import length_of
 from edgekit.data import Sample
 
 WINDOW_STEPS = 64
@@ -124,7 +125,7 @@ def batch_plan(samples: Sequence[Sample], plan: TrainingPlan, epoch: int) -> tup
     steps: list[tuple[int, ...]] = []
     for start in range(0, len(whole), WINDOW_STEPS * size):
         window = whole[start : start + WINDOW_STEPS * size]
-        window.sort(key=lambda index: _length(samples[index]))
+        window.sort(key=lambda index: length_of(samples[index]))
         groups = [tuple(window[at : at + size]) for at in range(0, len(window), size)]
         steps.extend(groups[place] for place in rng.permutation(len(groups)))
     return tuple(steps)
@@ -148,7 +149,3 @@ def micro_batches(indices: Sequence[int], plan: TrainingPlan) -> list[tuple[int,
     """Divide a step's samples into batches that run one after the other, all but one sample alike in size."""
     count = min(-(-len(indices) // plan.batch), len(indices))
     return [tuple(part.tolist()) for part in np.array_split(np.asarray(indices), count)]
-
-
-def _length(sample: Sample) -> int:
-    return len(sample.value) if isinstance(sample.value, (str, list)) else 0

@@ -6,13 +6,11 @@ import errno
 import json
 import os
 import pickle
-import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +19,7 @@ import pytest
 
 from edgekit import pipeline
 from edgekit.recipe import recipe_from_table
+from tests.limits import largest_file
 
 ROOT = Path(__file__).parents[2]
 Refused = Callable[..., str]
@@ -415,7 +414,7 @@ class TestMachine:
     )
     def test_a_full_disk(self, refused, place, factory, limit_bytes, where):
         model = factory()
-        with _largest_file(limit_bytes):
+        with largest_file(limit_bytes):
             said = refused(*export(model, data="data.npz"), code=3)
         assert "error: cannot write" in said
         assert where in said
@@ -496,14 +495,3 @@ def _as_pickle(folder: Path) -> None:
 
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
-
-
-@contextmanager
-def _largest_file(limit_bytes: int) -> Iterator[None]:
-    """Let every file of this process end at a size, as a full disk does."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

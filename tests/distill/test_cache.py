@@ -5,14 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import re
-import resource
 import shutil
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,6 +35,7 @@ from tests.distill.teachers import (
     text_teacher,
     texts,
 )
+from tests.limits import largest_file
 
 COUNT = 600
 """Three blocks of 256 samples and the first one of 16."""
@@ -267,7 +265,7 @@ class TestInterrupted:
 
 class TestRoom:
     def test_a_full_disk_is_named_with_what_is_needed_and_keeps_what_is_done(self, tmp_path, whole):
-        with _largest_file(9_000), pytest.raises(StorageError) as caught:
+        with largest_file(9_000), pytest.raises(StorageError) as caught:
             teacher_cache(text_teacher(), texts(COUNT), TOP, tmp_path)
         (place,) = tmp_path.iterdir()
         assert re.fullmatch(
@@ -360,14 +358,3 @@ def kill(module, args, kwargs):
 teacher.module.register_forward_pre_hook(kill, with_kwargs=True)
 teacher_cache(teacher, texts(600), Wanted(3, 2.0), Path(sys.argv[1]))
 """
-
-
-@contextmanager
-def _largest_file(limit_bytes: int) -> Iterator[None]:
-    """Let every file of this process end at a size, as a full disk does."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
