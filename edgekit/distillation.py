@@ -58,6 +58,8 @@ class LossOptions(_Table):
         top: For next tokens: how many of the teacher's most likely ones are kept, the rest as one.
         hard: The labels, where the data has some; for next tokens the text itself.
         reverse: KL the other way round, which keeps a small student off what the teacher deems unlikely.
+        on_policy: For next tokens: share of the batches whose texts the student writes itself, from the
+            beginnings of samples; the teacher runs along and grades every token by `soft` and `reverse`.
         cosine: 1 - cosine of embeddings.
         similarity: How similar the texts of a batch are to each other, as a distribution.
         similarity_temperature: Of that distribution.
@@ -75,6 +77,7 @@ class LossOptions(_Table):
     top: PositiveInt = 64
     hard: Weight | None = None
     reverse: Weight = 0.0
+    on_policy: Annotated[float, Field(ge=0, le=1)] = 0.0
     cosine: Weight | None = None
     similarity: Weight | None = None
     similarity_temperature: Temperature = 0.05

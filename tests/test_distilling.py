@@ -201,6 +201,37 @@ def test_next_tokens_are_learnt_by_a_student_with_fewer_of_them(tmp_path):
     assert facts["curve"][-1]["quality"]["closeness"] > facts["curve"][0]["quality"]["closeness"]
 
 
+def _causal_recipe(tmp_path, **distill):
+    teacher, data = save_causal("llama", tmp_path / "llama"), write_texts(tmp_path / "texts.txt")
+    return recipe_from_table(
+        {
+            "model": str(teacher),
+            "calibration": {"data": str(data), "samples": 64},
+            "validation": {"samples": 12},
+            "distill": {**SCHEDULE, "batch": 16, "held_out": 24, "fresh": {"layers": 1}, **distill},
+        }
+    )
+
+
+def test_a_student_learns_from_what_it_writes_itself_and_goes_on_exactly_where_it_was(tmp_path):
+    own = {"soft": 0.0, "reverse": 1.0, "on_policy": 0.5, "hidden": 0.0}
+    recipe = _causal_recipe(tmp_path, losses=own, learning_rate=0.01, patience=0)
+    whole = edgekit.distill_model(recipe, tmp_path / "whole")
+    facts = _record(whole).facts
+    assert facts["losses"].keys() == {"reverse"}
+    assert facts["curve"][-1]["quality"]["closeness"] > facts["curve"][0]["quality"]["closeness"]
+
+    def interrupting(stage, message, fraction=None):
+        if "step 3 of 6" in message:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        edgekit.distill_model(recipe, tmp_path / "parts", progress=interrupting)
+    parts = edgekit.distill_model(recipe, tmp_path / "parts")
+    weights = [next(r.output.rglob("model.safetensors")).read_bytes() for r in (whole, parts)]
+    assert weights[0] == weights[1]
+
+
 def test_pairs_pull_texts_together(request_for, tmp_path):
     path = tmp_path / "pairs.csv"
     path.write_text("text,answer\n" + "\n".join(f"{a},{b}" for a, b in pairwise(TEXTS)))

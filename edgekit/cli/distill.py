@@ -38,6 +38,14 @@ _FRESH = ("layers", "hidden", "heads", "ffn")
 @click.option("--accumulate", type=int, help="Forwards of an optimizer step.  [default: 1]")
 @click.option("--learning-rate", type=float, help="At the end of the warm-up.  [default: 0.0003]")
 @click.option("--temperature", type=float, help="Of the teacher's probabilities.  [default: 2]")
+@click.option(
+    "--reverse", type=float, help="Weight of the loss that is KL the other way round.  [default: 0]"
+)
+@click.option(
+    "--on-policy",
+    type=float,
+    help="Share of batches that a language model writes itself, for the teacher to grade.  [default: 0]",
+)
 @click.option("--precision", help="fp32, bf16 or fp16.  [default: bf16 on a GPU, else fp32]")
 @click.option("--patience", type=int, help="Stop after so many evaluations without gain.  [default: 5]")
 @click.option("--cache", help="Folder that keeps the teacher's outputs for other students.")
@@ -76,11 +84,12 @@ def _recipe(path: Path | None, flags: dict[str, Any]) -> Recipe:
 
     fresh = {key: flags[f"fresh_{key}"] for key in _FRESH}
     schedule = ("epochs", "steps", "batch", "accumulate", "learning_rate", "precision", "patience", "cache")
+    losses = {key: flags[key] for key in ("temperature", "reverse", "on_policy")}
     distill = {
         **{key: flags[key] for key in ("student", "data", "column", "label_column", "samples", *schedule)},
         "fresh": {key: value for key, value in fresh.items() if value is not None} or None,
         "changes": {"activation": flags["activation"]} if flags["activation"] else None,
-        "losses": {"temperature": flags["temperature"]} if flags["temperature"] is not None else None,
+        "losses": {key: value for key, value in losses.items() if value is not None} or None,
     }
     validation = flags["validation"]
     table = {

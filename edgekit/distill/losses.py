@@ -89,6 +89,45 @@ def soft_top_k(
         log_rest: [rows], logarithm of the others' probability; -inf where there are none.
         temperature: T.
     """
+    own, theirs = _in_buckets(student, values, indices, log_rest, temperature)
+    return temperature**2 * _mean(_kl(theirs, own))
+
+
+def reverse_top_k(
+    student: torch.Tensor,
+    values: torch.Tensor,
+    indices: torch.Tensor,
+    log_rest: torch.Tensor,
+    temperature: float,
+) -> torch.Tensor:
+    """T² · KL over the buckets of `soft_top_k` the other way round, student ‖ teacher.
+
+    Sums of probabilities lose some of what tells two distributions apart: it is at most `reverse_kl`, and the
+    same with k = classes. What the student does among the others goes unseen, how much it gives them all does
+    not.
+
+    Source: as `reverse_kl`; that it is at most that is the log sum inequality (Cover and Thomas 2006,
+    Elements of Information Theory, theorem 2.7.1).
+
+    Args:
+        student: Logits [rows, classes].
+        values: As in `soft_top_k`, and likewise the rest.
+        indices: [rows, k].
+        log_rest: [rows].
+        temperature: T.
+    """
+    own, theirs = _in_buckets(student, values, indices, log_rest, temperature)
+    return temperature**2 * _mean(_kl(own, theirs))
+
+
+def _in_buckets(
+    student: torch.Tensor,
+    values: torch.Tensor,
+    indices: torch.Tensor,
+    log_rest: torch.Tensor,
+    temperature: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return log-probabilities of the k tokens and of all others: [rows, k + 1], student's and teacher's."""
     logits = student.float() / temperature
     known = values > -torch.inf
     rows, classes = logits.shape
@@ -98,8 +137,7 @@ def soft_top_k(
     chosen = logits.gather(1, indices).masked_fill(~known, -torch.inf)
     rest = log_rest.float().masked_fill(taken.all(dim=1), -torch.inf)
     theirs = torch.cat([values.float(), rest[:, None]], dim=1).detach()
-    gap = _kl(_log_softmax(theirs), _log_softmax(torch.cat([chosen, others], dim=1)))
-    return temperature**2 * _mean(gap)
+    return _log_softmax(torch.cat([chosen, others], dim=1)), _log_softmax(theirs)
 
 
 def reverse_kl(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:

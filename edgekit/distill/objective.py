@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from edgekit.distill.cache import Targets, TeacherCache, Wanted
 from edgekit.distill.matching import Projections, layer_map, watched
 from edgekit.distill.training import Batch
 from edgekit.distill.weights import ON_LAYERS
+from edgekit.distill.writing import prompts, written
 from edgekit.distillation import LossOptions
 from edgekit.model import TorchModel
 from edgekit.tasks.samples import IGNORED
@@ -37,7 +39,7 @@ class Objective:
     compared for the texts that both cut alike.
 
     Args:
-        teacher: Runs along while the layers count.
+        teacher: Runs along while the layers count, and for texts that the student writes.
         cache: Its outputs, by index of the sample.
         student: Only its sizes and preprocessor are looked at.
         weights: What each loss counts, see `edgekit.distill.weights.weights_of`.
@@ -93,8 +95,9 @@ class Objective:
         self._projections.to(device)
         self._student = student
         with ExitStack() as stack:
-            if self._layers:
+            if self._layers or self._options.on_policy:
                 self._teacher.module.to(device)
+            if self._layers:
                 what = {name: name in self._weights for name in ON_LAYERS}
                 mine = stack.enter_context(watched(student, range(len(self._layers)), **what))
                 theirs = stack.enter_context(watched(self._teacher, sorted(set(self._layers)), **what))
@@ -104,6 +107,14 @@ class Objective:
             finally:
                 self._seen = None
                 self._teacher.module.to("cpu")
+
+    def given(self, batch: Batch) -> Batch:
+        """Return the batch, or in the share that is asked for one that the student wrote."""
+        if not self._options.on_policy or float(torch.rand(())) >= self._options.on_policy:
+            return batch
+        begun = prompts(batch.inputs)
+        inputs = written(self._student, begun, batch.inputs["input_ids"].shape[1])
+        return replace(batch, inputs=inputs, prompt_tokens=begun.shape[1])
 
     def __call__(
         self, outputs: Mapping[str, torch.Tensor], batch: Batch, share_done: float
@@ -117,6 +128,9 @@ class Objective:
         """
         first = next(iter(outputs.values()))
         found: dict[str, torch.Tensor] = {}
+        if batch.prompt_tokens:
+            found = self._on_own_texts(first, batch)
+            return {name: self._weights[name] * value for name, value in found.items()}
         fading = 1 - share_done / self._options.layers_until
         if self._seen and fading > 0:  # before another forward overwrites what was seen
             found |= {name: fading * value for name, value in self._on_layers(batch, first.device).items()}
@@ -156,22 +170,41 @@ class Objective:
 
     def _on_next_tokens(self, first: torch.Tensor, targets: Targets, batch: Batch) -> dict[str, torch.Tensor]:
         found: dict[str, torch.Tensor] = {}
-        if "soft" in self._weights:
+        by_name = {"soft": losses.soft_top_k, "reverse": losses.reverse_top_k}
+        if any(name in self._weights for name in by_name):
             alike = self._alike(batch, targets)
-            values, indices, log_rest = self._most_likely(targets, alike.repeat_interleave(targets.counts))
-            found["soft"] = losses.soft_top_k(
-                _real(first, batch.inputs, alike),
-                values.to(first.device),
-                indices.to(first.device),
-                log_rest.to(first.device),
-                self._options.temperature,
-            )
+            rows = self._most_likely(targets, alike.repeat_interleave(targets.counts))
+            values, indices, log_rest = (table.to(first.device) for table in rows)
+            own, at = _real(first, batch.inputs, alike), self._options.temperature
+            for name, loss in by_name.items():
+                if name in self._weights:
+                    found[name] = loss(own, values, indices, log_rest, at)
         if "hard" in self._weights:
             ids, mask = batch.inputs["input_ids"], batch.inputs["attention_mask"].bool()
             following = torch.where(mask[:, 1:] & mask[:, :-1], ids[:, 1:], IGNORED)
             logits = first[:, :-1].reshape(-1, first.shape[-1])
             found["hard"] = losses.hard_labels(logits, following.reshape(-1).to(first.device))
         return found
+
+    def _on_own_texts(self, first: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
+        """Return what the teacher says of the tokens that the student wrote, by all of its probabilities."""
+        inputs = dict(batch.inputs)
+        real = inputs["attention_mask"].bool()
+        real[:, : batch.prompt_tokens - 1] = False  # the last token of the prompt has the first one written
+        if self._columns is not None:
+            inputs["input_ids"] = self._columns[inputs["input_ids"]]
+        with torch.no_grad():
+            returned = self._teacher.module(**{name: x.to(first.device) for name, x in inputs.items()})
+        theirs = next(iter(returned.values())) if isinstance(returned, Mapping) else returned[0]
+        if self._columns is not None:
+            theirs = theirs[..., self._columns.to(first.device)]
+        real = real.to(first.device)
+        by_name = {"soft": losses.soft_labels, "reverse": losses.reverse_kl}
+        return {
+            name: loss(first[real], theirs[real], self._options.temperature)
+            for name, loss in by_name.items()
+            if name in self._weights
+        }
 
     def _most_likely(
         self, targets: Targets, rows: torch.Tensor

@@ -22,11 +22,14 @@ class Batch:
         indices: Of the samples, among all that are trained on.
         inputs: The student's, on the CPU.
         samples: The same samples.
+        prompt_tokens: Where the student wrote the texts itself, how many tokens of each sample it went on
+            from; 0 where the samples are given as they are.
     """
 
     indices: tuple[int, ...]
     inputs: dict[str, torch.Tensor]
     samples: tuple[Sample, ...]
+    prompt_tokens: int = 0
 
 
 class Objective(Protocol):
@@ -43,6 +46,9 @@ class Objective(Protocol):
 
     def watching(self, student: TorchModel) -> AbstractContextManager[Any]:
         """Look at the copy of the student that is trained, and be on its device, while the block lasts."""
+
+    def given(self, batch: Batch) -> Batch:
+        """Return what the student is given in a batch's place; what is random is torch's to draw."""
 
     def __call__(
         self, outputs: Mapping[str, torch.Tensor], batch: Batch, share_done: float

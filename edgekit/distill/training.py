@@ -207,7 +207,7 @@ class _Run:
             mine = together[self.processes.rank :: self.processes.count]
             if not mine:
                 continue
-            batch = self._batch(mine)
+            batch = self.objective.given(self._batch(mine))
             terms = self.objective(self._outputs(batch), batch, step / self.plan.steps)
             forwards.append((batch, {name: term.detach() for name, term in terms.items()}))
             if terms:

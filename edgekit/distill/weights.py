@@ -13,7 +13,7 @@ USUAL: dict[str, dict[str, float]] = {
     "image-classification": {"soft": 1.0, "hard": 0.5, "reverse": 0.0},
     "multi-label-text-classification": {"soft": 1.0},
     "multi-label-image-classification": {"soft": 1.0},
-    "text-generation": {"soft": 1.0, "hard": 0.0},
+    "text-generation": {"soft": 1.0, "hard": 0.0, "reverse": 0.0},
 }
 """Task -> the losses on its outputs, with what each counts where the options say nothing.
 
@@ -25,6 +25,8 @@ ON_LAYERS: dict[str, float] = {"hidden": 0.1, "relations": 0.0}
 """Losses on the layers of transformers, for every task, likewise."""
 
 _NEED_LABELS = ("hard", "contrastive")
+_GRADES = ("soft", "reverse")
+"""What a teacher says of texts that a student wrote."""
 
 
 def weights_of(task: str, options: LossOptions, *, labelled: bool, layered: bool) -> dict[str, float]:
@@ -65,4 +67,14 @@ def weights_of(task: str, options: LossOptions, *, labelled: bool, layered: bool
     weights = {name: found[name] for name in usual if found.get(name)}
     if not weights:
         raise RecipeError("every loss counts nothing: there is nothing to learn from", "Leave one above 0.")
+    if options.on_policy and task != "text-generation":
+        raise RecipeError(
+            f"[distill.losses] on_policy is nothing for {task}",
+            "Only language models write texts themselves.",
+        )
+    if options.on_policy and not any(name in weights for name in _GRADES):
+        raise RecipeError(
+            "[distill.losses] on_policy needs a loss by which the teacher grades what the student wrote",
+            f"Leave {' or '.join(_GRADES)} above 0.",
+        )
     return weights

@@ -72,6 +72,9 @@ def test_flags_become_the_table_of_the_recipe(run, tiny_st_dir, data, tmp_path) 
         (("--fresh-layers", "1", "--activation", "cube"), "activation"),
         (("--fresh-layers", "1", "--precision", "fp16"), "fp16 needs a CUDA GPU"),
         (("--fresh-layers", "1", "--steps", "0"), "steps"),
+        (("--fresh-layers", "1", "--on-policy", "1.5"), "on_policy"),
+        (("--fresh-layers", "1", "--on-policy", "0.5"), "on_policy is nothing for sentence-embedding"),
+        (("--fresh-layers", "1", "--reverse", "1"), "reverse is nothing for sentence-embedding"),
     ],
     ids=str,
 )

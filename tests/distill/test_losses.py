@@ -43,8 +43,17 @@ def _top(logits: torch.Tensor, k: int, temperature: float) -> tuple[torch.Tensor
     return values.float(), indices, rest.float()
 
 
-def _top_loss(student: torch.Tensor, teacher: torch.Tensor, k: int, temperature: float) -> torch.Tensor:
-    return losses.soft_top_k(student, *_top(teacher, k, temperature), temperature)
+def _top_loss(
+    student: torch.Tensor, teacher: torch.Tensor, k: int, temperature: float, loss=losses.soft_top_k
+) -> torch.Tensor:
+    return loss(student, *_top(teacher, k, temperature), temperature)
+
+
+WAYS = pytest.mark.parametrize(
+    ("top_k", "whole"),
+    [(losses.soft_top_k, losses.soft_labels), (losses.reverse_top_k, losses.reverse_kl)],
+    ids=["forward", "reverse"],
+)
 
 
 MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
@@ -53,6 +62,7 @@ PAIRS = {
     "soft_labels": lambda s, t: losses.soft_labels(s, t, 2.0),
     "soft_decisions": lambda s, t: losses.soft_decisions(s, t, 2.0),
     "soft_top_k": lambda s, t: _top_loss(s, t, 3, 2.0),
+    "reverse_top_k": lambda s, t: _top_loss(s, t, 3, 2.0, losses.reverse_top_k),
     "reverse_kl": lambda s, t: losses.reverse_kl(s, t, 2.0),
     "cosine": losses.cosine,
     "similarity_distribution": lambda s, t: losses.similarity_distribution(s, t, 0.1),
@@ -195,64 +205,82 @@ class TestLogits:
 
 
 class TestTopK:
+    @WAYS
     @given(seed=SEEDS, temperature=TEMPERATURES)
-    def test_all_tokens_are_soft_labels(self, seed, temperature) -> None:
+    def test_all_tokens_are_the_whole_distribution(self, top_k, whole, seed, temperature) -> None:
         student, teacher = _random(seed, 5, 7).requires_grad_(), _random(seed + 1, 5, 7)
-        whole = losses.soft_labels(student, teacher, temperature)
-        top = _top_loss(student, teacher, 7, temperature)
-        torch.testing.assert_close(top, whole, rtol=1e-4, atol=1e-5)
-        ours, theirs = (torch.autograd.grad(loss, student)[0] for loss in (top, whole))
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+        wanted = whole(student, teacher, temperature)
+        top = _top_loss(student, teacher, 7, temperature, top_k)
+        torch.testing.assert_close(top, wanted, rtol=1e-4, atol=1e-5)
+        ours, theirs = (torch.autograd.grad(loss, student)[0] for loss in (top, wanted))
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
 
+    @WAYS
     @given(seed=SEEDS, k=st.integers(1, 8))
-    def test_some_tokens_are_the_kl_of_buckets_which_is_never_more(self, seed, k) -> None:
+    def test_some_tokens_are_the_kl_of_buckets_which_is_never_more(self, top_k, whole, seed, k) -> None:
         student, teacher = _random(seed, 5, 9), _random(seed + 1, 5, 9)
         s, t = (_softmax(x.numpy()) for x in (student, teacher))
         order = np.argsort(-t, axis=1)
         s, t = (np.take_along_axis(x, order, axis=1) for x in (s, t))
         s, t = (np.concatenate([x[:, :k], x[:, k:].sum(axis=1, keepdims=True)], axis=1) for x in (s, t))
-        loss = float(_top_loss(student, teacher, k, 1.0))
-        assert loss == pytest.approx(_kl(t, s), rel=1e-3, abs=1e-5)
-        assert loss <= float(losses.soft_labels(student, teacher, 1.0)) + 1e-5
+        loss = float(_top_loss(student, teacher, k, 1.0, top_k))
+        expected = _kl(t, s) if top_k is losses.soft_top_k else _kl(s, t)
+        assert loss == pytest.approx(expected, rel=1e-3, abs=1e-5)
+        assert loss <= float(whole(student, teacher, 1.0)) + 1e-5
 
-    def test_what_was_rounded_to_fp16_is_still_zero_at_best_and_never_below(self) -> None:
+    def test_only_the_reverse_minds_what_the_teacher_deems_unlikely_more_than_what_is_left_out(self) -> None:
+        teacher = torch.tensor([[4.0, 4.0, -4.0, -4.0]])
+        one_of_two, unlikely_too = (
+            torch.tensor([[6.0, 0.0, -4.0, -4.0]]),
+            torch.tensor([[4.0, 4.0, 3.5, -4.0]]),
+        )
+        forward, reverse = (
+            [float(_top_loss(student, teacher, 2, 1.0, loss)) for student in (one_of_two, unlikely_too)]
+            for loss in (losses.soft_top_k, losses.reverse_top_k)
+        )
+        assert forward[0] > forward[1]
+        assert reverse[0] < reverse[1]
+
+    @WAYS
+    def test_what_was_rounded_to_fp16_is_still_zero_at_best_and_never_below(self, top_k, whole) -> None:
         teacher = _random(1, 64, 50)
         values, indices, rest = _top(teacher, 10, 1.0)
         rounded = (values.half().float(), indices, rest.half().float())
-        assert abs(float(losses.soft_top_k(teacher, *rounded, 1.0))) < 1e-5
+        assert abs(float(top_k(teacher, *rounded, 1.0))) < 1e-5
         best = teacher.clone().requires_grad_()
         optimizer = torch.optim.Adam([best], lr=0.01)
         for _ in range(50):
             optimizer.zero_grad()
-            loss = losses.soft_top_k(best, *rounded, 1.0)
+            loss = top_k(best, *rounded, 1.0)
             loss.backward()
             optimizer.step()
             assert float(loss) > -1e-6
 
-    def test_tokens_that_the_student_lacks_are_left_out_of_both(self) -> None:
+    @WAYS
+    def test_tokens_that_the_student_lacks_are_left_out_of_both(self, top_k, whole) -> None:
         student, teacher = _random(1, 5, 9), _random(2, 5, 9)
         kept = [0, 2, 3, 5, 6, 8]  # of the teacher's tokens; the student has these alone
         values, indices, rest = _top(teacher, 9, 1.0)
         place = torch.full((9,), -1).scatter(0, torch.tensor(kept), torch.arange(6))[indices]
         values = values.masked_fill(place < 0, -torch.inf)
         logits = student[:, :6].clone().requires_grad_()
-        loss = losses.soft_top_k(logits, values, place.clamp_min(0), rest, 1.0)
-        torch.testing.assert_close(
-            loss, losses.soft_labels(logits, teacher[:, kept], 1.0), rtol=1e-4, atol=1e-5
-        )
+        loss = top_k(logits, values, place.clamp_min(0), rest, 1.0)
+        torch.testing.assert_close(loss, whole(logits, teacher[:, kept], 1.0), rtol=1e-4, atol=1e-5)
         loss.backward()
         assert logits.grad.isfinite().all()
 
-    def test_a_token_that_is_lacking_takes_none_from_the_rest(self) -> None:
+    @WAYS
+    def test_a_token_that_is_lacking_takes_none_from_the_rest(self, top_k, whole) -> None:
         logits = torch.tensor([[0.0, 1.0, 2.0]], requires_grad=True)
         lacking = torch.tensor([[-0.5, -torch.inf]]), torch.tensor([[2, 0]]), torch.tensor([-1.2])
         alone = torch.tensor([[-0.5]]), torch.tensor([[2]]), torch.tensor([-1.2])
-        assert losses.soft_top_k(logits, *lacking, 1.0) == losses.soft_top_k(logits, *alone, 1.0)
+        assert top_k(logits, *lacking, 1.0) == top_k(logits, *alone, 1.0)
 
-    def test_a_rest_where_no_token_is_left_counts_nothing(self) -> None:
+    @WAYS
+    def test_a_rest_where_no_token_is_left_counts_nothing(self, top_k, whole) -> None:
         logits = _random(1, 5, 4).requires_grad_()
         values, indices, _ = _top(_random(2, 5, 4), 4, 1.0)
-        loss = losses.soft_top_k(logits, values, indices, torch.full((5,), -15.0), 1.0)
+        loss = top_k(logits, values, indices, torch.full((5,), -15.0), 1.0)
         loss.backward()
         assert loss.isfinite()
         assert logits.grad.isfinite().all()

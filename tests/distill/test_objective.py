@@ -112,6 +112,75 @@ def test_the_text_itself_is_the_next_token(llama):
     assert found["hard"] == pytest.approx(wanted / tokens, rel=1e-4)
 
 
+def _own(teacher, student, samples, folder, losses, seed=0):
+    """One batch that the student may have written, and what the teacher says of it."""
+    options = LossOptions(**losses)
+    cache = teacher_cache(teacher, samples, wanted_outputs(teacher.task, options), folder / "cache")
+    objective = Objective(teacher, cache, student, {"soft": 1.0, "reverse": 1.0}, options, None, seed=0)
+    batch = Batch(tuple(range(len(samples))), fed(student, samples), samples)
+    torch.manual_seed(seed)
+    with torch.no_grad(), objective.watching(student):
+        given = objective.given(batch)
+        found = objective(student.module(**given.inputs), given, 0.0)
+    return batch, given, {name: float(value) for name, value in found.items()}
+
+
+def test_what_a_student_writes_begins_as_the_texts_do_and_is_graded_by_its_teacher(llama):
+    model, samples, folder = llama
+    batch, given, found = _own(model, branch(model), samples[:8], folder, {"on_policy": 1.0})
+    begun = given.prompt_tokens
+    assert begun > 0
+    assert torch.equal(given.inputs["input_ids"][:, :begun], batch.inputs["input_ids"][:, :begun])
+    assert not torch.equal(given.inputs["input_ids"], batch.inputs["input_ids"])
+    assert found == pytest.approx({"soft": 0, "reverse": 0}, abs=1e-4)
+    data = Data(samples[:64], Judge.of(model, samples[:8]), folder)
+    student = STEPS["layers"](model, LayerOptions(keep=(0,), repair=False), data)
+    assert min(_own(model, student, samples[:8], folder, {"on_policy": 1.0})[2].values()) > 1e-2
+
+
+def test_the_teacher_grades_the_tokens_that_were_written_and_not_the_prompt(llama):
+    model, samples, folder = llama
+    data = Data(samples[:64], Judge.of(model, samples[:8]), folder)
+    student = STEPS["layers"](model, LayerOptions(keep=(0,), repair=False), data)
+    _, given, found = _own(model, student, samples[:8], folder, {"on_policy": 1.0, "temperature": 1.0})
+    gaps = []
+    for ids, mask in zip(given.inputs["input_ids"], given.inputs["attention_mask"], strict=True):
+        ids = ids[mask.bool()][None]
+        with torch.no_grad():
+            pair = [m.module(input_ids=ids, attention_mask=torch.ones_like(ids)) for m in (model, student)]
+        theirs, own = (x["logits"][0, given.prompt_tokens - 1 :].log_softmax(-1) for x in pair)
+        gaps.append((theirs.exp() * (theirs - own)).sum(-1))
+    assert found["soft"] == pytest.approx(float(torch.cat(gaps).mean()), rel=1e-3)
+
+
+def test_the_share_of_batches_that_the_student_writes_is_what_was_asked_for(llama):
+    model, samples, folder = llama
+    wrote = [
+        _own(model, model, samples[:2], folder, {"on_policy": 0.25}, seed)[1].prompt_tokens > 0
+        for seed in range(80)
+    ]
+    assert 8 <= sum(wrote) <= 32  # 20 expected; 3 standard deviations are 12
+    _, never, _ = _own(model, model, samples[:2], folder, {})
+    assert never.prompt_tokens == 0
+
+
+def test_the_same_seed_writes_the_same_texts(llama):
+    model, samples, folder = llama
+    texts = [
+        _own(model, model, samples[:8], folder, {"on_policy": 1.0}, seed)[1].inputs["input_ids"]
+        for seed in (1, 1, 2)
+    ]
+    assert torch.equal(texts[0], texts[1])
+    assert not torch.equal(texts[0], texts[2])
+
+
+def test_a_student_with_fewer_tokens_is_graded_in_its_teachers(llama):
+    model, samples, folder = llama
+    student = _trimmed(model, samples, folder, 262)
+    found = _own(model, student, samples[:8], folder, {"on_policy": 1.0})[2]
+    assert found == pytest.approx({"soft": 0, "reverse": 0}, abs=1e-4)
+
+
 def test_padding_on_the_left_changes_nothing(llama):
     model, samples, folder = llama
     data = Data(samples[:64], Judge.of(model, samples[:8]), folder)

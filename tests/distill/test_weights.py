@@ -45,6 +45,8 @@ def test_what_is_asked_for_counts_and_zero_leaves_out():
         ("sentence-embedding", {"contrastive": 1}, "contrastive needs labels"),
         ("image-classification", {"relations": 1}, "relations is nothing for models whose layers"),
         ("sentence-embedding", {"cosine": 0, "similarity": 0}, "there is nothing to learn from"),
+        ("sentence-embedding", {"on_policy": 0.5}, "on_policy is nothing for sentence-embedding"),
+        ("text-generation", {"on_policy": 0.5, "soft": 0, "hard": 1}, "on_policy needs a loss by which"),
         ("generic", {}, "there are no losses for the task generic"),
     ],
 )
