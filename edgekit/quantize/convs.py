@@ -15,6 +15,7 @@ from edgekit.quantize.insert import (
     hold_in_8_bits,
     int32_bias,
     keep_in_float,
+    part_readers,
     rectify_codes,
 )
 from edgekit.quantize.observers import TensorStats
@@ -84,6 +85,8 @@ def quantize_convs(
             rectify_codes(graph, value, affines[source])
         hold_in_8_bits(graph, value, affines[source], plan.on_tensors if value in plan.entries else None)
     keep_in_float(graph)
+    for node in plan.on_codes:
+        part_readers(graph, node)
     return affines, layers
 
 

@@ -6,8 +6,10 @@ Dividing an activation's channels costs nothing when whatever makes the activati
 * the value projection of attention, when the activation is `softmax(...) @ value` with its heads put back
   together: attention mixes positions and never channels, so channel c of the result is scaled exactly as
   channel c of the value is. The projection loses nothing either: its scales are per output channel.
+* the product before a Relu, since relu(x / s) = relu(x) / s for every s > 0. Then nothing stands between that
+  product and the codes of its Relu, and it can give them at once.
 
-Source: Xiao et al. 2022, SmoothQuant, arXiv:2211.10438, section 4 (norms); the second is the same algebra.
+Source: Xiao et al. 2022, SmoothQuant, arXiv:2211.10438, section 4 (norms); the others are the same algebra.
 """
 
 from __future__ import annotations
@@ -55,7 +57,8 @@ def find_fold(group: LinearGroup) -> Fold | None:
     """Return where the smoothing of a group's activation can go for free, or None."""
     if group.activation.is_graph_output() or set(g.consumers(group.activation)) != set(group.nodes):
         return None
-    return _into_norm(group.activation) or _into_value_projection(group.activation)
+    value = group.activation
+    return _into_norm(value) or _into_rectified(value) or _into_value_projection(value)
 
 
 def _into_norm(activation: ir.Value) -> Fold | None:
@@ -76,6 +79,12 @@ def _into_scale(multiply: ir.Node) -> Fold | None:
     return Fold("scale before it", parts, early=False) if len(parts) == 1 else None
 
 
+def _into_rectified(activation: ir.Value) -> Fold | None:
+    relu = _maker(activation, "Relu")
+    value = relu.inputs[0] if relu is not None else None
+    return _into_product(value, "product before it") if value is not None and _read_once(value) else None
+
+
 def _into_value_projection(activation: ir.Value) -> Fold | None:
     joined = _maker(activation, "Reshape")
     turned = _maker(joined, "Transpose")
@@ -89,10 +98,10 @@ def _into_value_projection(activation: ir.Value) -> Fold | None:
         return None
     heads = _maker(split_heads.inputs[0], "Reshape", once=True)
     value = heads.inputs[0] if heads is not None else None
-    return _into_product(value) if value is not None and _read_once(value) else None
+    return _into_product(value, "value projection") if value is not None and _read_once(value) else None
 
 
-def _into_product(value: ir.Value) -> Fold | None:
+def _into_product(value: ir.Value, called: str) -> Fold | None:
     """Return the fold into the product that makes `value`, alone or as one part of a packed one."""
     node, first = value.producer(), 0
     if node is not None and node.op_type == "Split":
@@ -103,7 +112,11 @@ def _into_product(value: ir.Value) -> Fold | None:
         node = node.inputs[0].producer()
     parts: list[tuple[ir.Node, int, int, int]] = []
     if node is not None and node.op_type == "Gemm" and len(node.inputs) > 2:
-        parts = [(node, 1, 0 if transposed(node) else 1, first), (node, 2, -1, first)]
+        axis = 0 if transposed(node) else 1
+        weight, bias_row = g.constant(node.inputs[1]), g.constant(node.inputs[2])
+        if weight is None or bias_row is None or bias_row.shape[-1:] != weight.shape[axis : axis + 1]:
+            return None  # one number for all channels cannot be divided channel by channel
+        parts = [(node, 1, axis, first), (node, 2, -1, first)]
     elif node is not None and node.op_type == "Add":
         bias = [i for i, v in enumerate(node.inputs) if (c := g.constant(v)) is not None and c.ndim == 1]
         product = _maker(node.inputs[1 - bias[0]], "MatMul", once=True) if len(bias) == 1 else None
@@ -111,7 +124,7 @@ def _into_product(value: ir.Value) -> Fold | None:
             parts = [(product, 1, 1, first), (node, bias[0], -1, first)]
     elif node is not None and node.op_type == "MatMul":
         parts = [(node, 1, 1, first)]
-    return Fold("value projection", tuple(parts), early=True) if parts and _constant(parts) else None
+    return Fold(called, tuple(parts), early=True) if parts and _constant(parts) else None
 
 
 def _maker(source: ir.Value | ir.Node | None, op_type: str, *, once: bool = False) -> ir.Node | None:

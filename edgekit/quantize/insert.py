@@ -104,18 +104,21 @@ def keep_in_float(graph: ir.Graph) -> None:
 
 
 def part_readers(graph: ir.Graph, node: ir.Node) -> None:
-    """Put a Reshape that changes nothing behind a product whose float output is quantized and also read.
+    """Put a Reshape that changes nothing behind a product where its readers would keep it in float.
 
-    ONNX Runtime makes an int8 kernel of a product whose readers are all QuantizeLinear, or none of them.
-    Source: onnxruntime core/optimizer/qdq_transformer/selectors_actions/qdq_selectors.cc, CheckQDQNodes.
+    ONNX Runtime makes an int8 kernel of a product whose readers are all QuantizeLinear, or none of them. It
+    looks through a Relu or Clip that is the only reader: there it makes one only where that op's only reader
+    is a QuantizeLinear whose codes end where the op cuts, and the kernel then gives those codes. Anywhere
+    else the product would run in float, with a weight that is dequantized on every run.
+    Source: onnxruntime core/optimizer/qdq_transformer/selectors_actions/qdq_selectors.cc, GetQDQSelection
+    and CheckQDQNodes.
 
     Args:
         graph: Where the product is.
         node: A quantized MatMul or Gemm.
     """
     out = node.outputs[0]
-    ops = {reader.op_type for reader in g.consumers(out)}
-    if "QuantizeLinear" not in ops or (ops == {"QuantizeLinear"} and not out.is_graph_output()):
+    if _one_kernel(out):
         return
     uses = list(out.uses())
     shape = ir.node("Shape", [out], name=f"{node.name}_shape")
@@ -124,6 +127,39 @@ def part_readers(graph: ir.Graph, node: ir.Node) -> None:
     for use in uses:
         use.node.replace_input_with(use.idx, same.outputs[0])
     graph.insert_after(node, [shape, same])
+
+
+def _one_kernel(out: ir.Value) -> bool:
+    """Return whether a quantized product that gives `out` becomes an int8 kernel as it stands."""
+    readers = g.consumers(out)
+    ops = {reader.op_type for reader in readers}
+    if "QuantizeLinear" in ops:
+        return ops == {"QuantizeLinear"} and not out.is_graph_output()
+    if len(readers) != 1 or ops.isdisjoint(("Relu", "Clip")):
+        return True
+    cut = readers[0].outputs[0]
+    behind = g.consumers(cut)
+    if len(behind) != 1 or cut.is_graph_output():
+        return True
+    quantized = behind[0].op_type == "QuantizeLinear" and _ends_there(readers[0], behind[0])
+    return quantized and not out.is_graph_output()
+
+
+def _ends_there(cut: ir.Node, quantize: ir.Node) -> bool:
+    """Return whether all codes of a QuantizeLinear stand for numbers that a Relu or Clip lets through."""
+    bounds = [-np.inf, np.inf] if cut.op_type == "Clip" else [0.0, np.inf]
+    for side, value in enumerate(cut.inputs[1:]):
+        bound = g.constant(value)
+        if value is not None and bound is None:
+            return False
+        bounds[side] = float(bound) if bound is not None else bounds[side]
+    scale, zero = g.constant(quantize.inputs[1]), g.constant(quantize.inputs[2])
+    if scale is None or zero is None:
+        return False
+    codes = np.iinfo(zero.dtype)
+    low, high = ((limit - int(zero)) * float(scale) for limit in (codes.min, codes.max))
+    epsilon = np.finfo(np.float32).eps  # the runtime allows as much
+    return bool(bounds[0] - low <= epsilon and high - bounds[1] <= epsilon)
 
 
 def dequantized_weight(

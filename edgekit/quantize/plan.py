@@ -4,7 +4,8 @@ Two rules cover transformers, convolutional nets and what lies between:
 
 * A matrix product with a constant weight (`MatMul`, `Gemm`) gets 8-bit inputs and gives float. Its
   neighbours (LayerNorm, Softmax, GELU, residual adds) have no int8 kernels, so quantizing its output
-  would only add work and error.
+  would only add work and error. Where only a Relu stands between it and the next product, it gives that
+  product's codes, which end where the Relu cuts: the runtime then runs neither Relu nor QuantizeLinear.
 * A convolution gets 8-bit inputs and gives 8-bit outputs, since its int8 kernel has no other form. Ops
   that follow it and have int8 kernels (`Add`, `Mul`, pools, reshapes) continue on 8-bit values. What lies
   between two float tensors that a convolution reads stays float: only the convolution reads codes.
@@ -28,6 +29,9 @@ _KEEPS_RANGE = ("MaxPool", "Flatten", "Reshape")
 _OWN_RANGE = ("AveragePool", "GlobalAveragePool", "Sigmoid", "LeakyRelu")
 _JOINS = ("Add", "Mul", "Concat")
 _FEW_TERMS = 32
+
+SMALLEST_TABLE = 4096
+"""Numbers of a table below which the constants that come with codes outweigh what they save."""
 
 
 @dataclass(frozen=True)
@@ -295,8 +299,7 @@ def _is_embedding(node: ir.Node) -> bool:
     table = g.constant(node.inputs[0])
     if table is None or table.dtype != np.float32 or table.ndim != 2 or _int(node, "axis", 0) != 0:
         return False
-    # Below this the constants that come with a quantized table outweigh what it saves.
-    return g.constant(node.inputs[1]) is None and table.size >= 4096
+    return g.constant(node.inputs[1]) is None and table.size >= SMALLEST_TABLE
 
 
 def _plain_gemm(node: ir.Node) -> bool:

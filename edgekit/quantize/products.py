@@ -12,8 +12,9 @@ from edgekit.quantize.calibrate import Calibration
 from edgekit.quantize.fold import Fold, find_fold
 from edgekit.quantize.insert import dequantized_weight, int32_bias, part_readers, quantize_dequantize
 from edgekit.quantize.linear import LinearRules, LinearSolution, QuantizedWeight, smoothing_inverse, solve
-from edgekit.quantize.plan import LinearGroup, transposed, weight_matrix
+from edgekit.quantize.plan import LinearGroup, rectified, transposed, weight_matrix
 from edgekit.quantize.schemes import Affine, pair_sums, with_room_for_bias
+from edgekit.quantize.trained import Handover
 from edgekit.record import Fact, Skip
 
 
@@ -24,6 +25,7 @@ def quantize_products(
     rules: LinearRules,
     *,
     bias_correction: bool,
+    handover: Handover,
 ) -> tuple[list[dict[str, Fact]], list[Skip]]:
     """Quantize every group that can be; return what to record of each activation, and what was left alone.
 
@@ -33,16 +35,21 @@ def quantize_products(
         calibration: Statistics of their activations.
         rules: What the profile and the request allow.
         bias_correction: Put the mean error of the outputs into the biases.
+        handover: Trained scales, which products take as they are.
     """
     skipped: list[Skip] = []
     usable = [group for group in groups if _varies(group, calibration, skipped)]
     folds = {group.activation: find_fold(group) for group in usable}
     solved: dict[ir.Value, LinearSolution] = {}
-    # A fold into another product's weight has to come before that product is quantized.
-    for group in sorted(usable, key=lambda item: not _is_early(folds[item.activation])):
+    # A fold into another product's weight has to come before that product is solved, the last one first:
+    # the product may itself be read through a fold.
+    early = [group for group in usable if _is_early(folds[group.activation])]
+    for group in (*early[::-1], *(group for group in usable if group not in early)):
         stats = calibration.tensors[group.activation.name or ""]
         fold = folds[group.activation]
-        solution = solve(stats, [weight_matrix(n) for n in group.nodes], rules, free=fold is not None)
+        solution = handover.solution(group, stats, rules) or solve(
+            stats, [weight_matrix(n) for n in group.nodes], rules, free=fold is not None
+        )
         solved[group.activation] = solution
         if fold is not None and solution.smoothing is not None:
             fold.apply(graph, solution.smoothing)
@@ -53,6 +60,12 @@ def quantize_products(
     for node in (node for group in usable for node in group.nodes):
         part_readers(graph, node)
     return layers, skipped
+
+
+def gives_codes(node: ir.Node) -> bool:
+    """Return whether the runtime makes a kernel with 8-bit output of a quantized product."""
+    out = rectified(node.outputs[0])
+    return [reader.op_type for reader in g.consumers(out)] == ["QuantizeLinear"] and not out.is_graph_output()
 
 
 def _varies(group: LinearGroup, calibration: Calibration, skipped: list[Skip]) -> bool:

@@ -17,9 +17,10 @@ from edgekit.quantize.compact import compact
 from edgekit.quantize.conv_form import quantize_convolutions
 from edgekit.quantize.linear import LinearRules
 from edgekit.quantize.plan import Plan, make_plan
-from edgekit.quantize.products import quantize_products
+from edgekit.quantize.products import gives_codes, quantize_products
 from edgekit.quantize.schemes import ActivationScheme
 from edgekit.quantize.tables import StoredTable, store_tables
+from edgekit.quantize.trained import Handover
 from edgekit.quantize.whole import quantize_whole
 from edgekit.recipe import QuantizeOptions
 from edgekit.record import Clock, Skip, StepRecord
@@ -48,7 +49,10 @@ def quantize(
         raise RecipeError(
             f"{profile.name} has no embedding tables in 4 bits", "Leave --embeddings out for this target."
         )
+    clock, handover = Clock(), Handover.of(calibration.trained, profile)
     if whole:
+        unused = handover.record(clock)
+        model = model.with_step(unused) if unused is not None else model
         return quantize_whole(model, calibration, profile, options, path)
     loaded, rules, before = g.load(model.only.path), profile.quantization, model.file_bytes
     refuse_quantized(loaded, model.only.path)
@@ -69,27 +73,38 @@ def quantize(
         scheme,
         rules.per_channel,
         rules.reduce_range,
-        options.smoothing,
+        # It would change weights whose codes were trained.
+        options.smoothing and handover.scales is None,
         options.range_method,
         options.percentile,
         options.rounding,
     )
     clock = Clock()
     layers, unused = quantize_products(
-        loaded.graph, plan.linear, calibration, linear_rules, bias_correction=options.bias_correction
+        loaded.graph,
+        plan.linear,
+        calibration,
+        linear_rules,
+        bias_correction=options.bias_correction,
+        handover=handover,
     )
     skipped = (*plan.skipped, *unused)
-    products = sum(len(group.nodes) for group in plan.linear)
+    products = [node for group in plan.linear for node in group.nodes]
+    with_codes = sum(map(gives_codes, products))
+    outputs = "their outputs stay float"
+    if with_codes:
+        outputs = f"{with_codes} give the next one its codes, the others' outputs stay float"
     matmuls = clock.record(
         "quantize",
         "matmul",
-        f"quantized the matrix products of {len(layers)} activations; their outputs stay float",
+        f"quantized the matrix products of {len(layers)} activations; {outputs}",
         skipped=skipped,
         activation_type=rules.activation_type,
         weight_type=rules.weight_type,
         per_channel=rules.per_channel,
         reduce_range=rules.reduce_range,
-        matrix_products=products,
+        matrix_products=len(products),
+        **({"eight_bit_outputs": with_codes} if with_codes else {}),
         smoothed=sum(layer["alpha"] is not None for layer in layers),
         layers=list(layers),
     )
@@ -105,8 +120,12 @@ def quantize(
         g.remove_unused(loaded)  # what products read before does not count as a reader
         int4 = options.embeddings == "int4"
         by_operator = rules.int4_tables == "gather-block-quantized"
-        stored, untouched = store_tables(loaded.graph, plan.embeddings, int4=int4, operator=by_operator)
+        stored, untouched = store_tables(
+            loaded.graph, plan.embeddings, int4=int4, operator=by_operator, handover=handover
+        )
         records.append(_tables_record(clock, stored, untouched))
+    if (taken := handover.record(Clock())) is not None:
+        records.append(taken)
     clock = Clock()
     g.remove_unused(loaded)
     compact(loaded.graph)

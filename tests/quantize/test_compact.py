@@ -24,7 +24,7 @@ net (int64[batch] ids) => (float[batch, 256] y)
 {
    x = Gather (table, ids)
    h = Gemm (x, w1, b1)
-   a = Relu (h)
+   a = Gelu (h)
    y = Gemm (a, w2, b2)
 }
 """

@@ -129,3 +129,62 @@ def test_a_product_of_two_activations_takes_no_smoothing(make_graph):
     weight = np.eye(16, dtype=np.float32)
     _, found = groups(make_graph(text, w=weight))
     assert find_fold(found["s"]) is None
+
+
+RECTIFIED = """
+<ir_version: 10, opset_import: ["" : 20]>
+net (float[rows, 16] x) => (float[rows, 8] y)
+{
+   h = Gemm (x, w1, b1)
+   a = Relu (h)
+   k = Gemm (a, w2, b2)
+   c = Relu (k)
+   y = Gemm (c, w3, b3)
+}
+"""
+
+
+def rectified(make_graph, **others):
+    rng = np.random.default_rng(2)
+    shapes = {"w1": (16, 24), "b1": (24,), "w2": (24, 16), "b2": (16,), "w3": (16, 8), "b3": (8,)}
+    constants = {name: rng.normal(size=shape).astype(np.float32) / 2 for name, shape in shapes.items()}
+    constants["w1"][:, [3, 17]] *= 30
+    constants["w2"][[3, 17]] *= 0.05
+    return make_graph(RECTIFIED, **(constants | others))
+
+
+def test_the_product_before_a_relu_takes_the_smoothing_exactly(make_graph, tmp_path):
+    model = rectified(make_graph)
+    loaded, found = groups(model)
+    fold = find_fold(found["a"])
+    assert fold.into == "product before it"
+    smoothing = np.random.default_rng(0).uniform(0.5, 2, 24).astype(np.float32)
+    fold.apply(loaded.graph, smoothing)
+    (product,) = found["a"].nodes
+    scaled = g.constant(product.inputs[1]) * smoothing[:, None]
+    product.replace_input_with(1, g.add_constant(loaded.graph, "scaled", scaled))
+    g.save(loaded, tmp_path / "folded.onnx")
+    before, after = (open_session(p, optimize=False) for p in (model.only.path, tmp_path / "folded.onnx"))
+    batch = {"x": np.random.default_rng(1).normal(size=(9, 16)).astype(np.float32)}
+    np.testing.assert_allclose(after.run(None, batch)[0], before.run(None, batch)[0], rtol=1e-4, atol=1e-4)
+
+
+def test_products_between_two_relus_are_smoothed_on_both_sides_and_closer_for_it(make_graph, tmp_path):
+    model = rectified(make_graph)
+    rng = np.random.default_rng(4)
+    inputs = [{"x": rng.normal(size=(8, 16)).astype(np.float32)} for _ in range(32)]
+    calibration, errors = calibrate(model, inputs), {}
+    for smoothing in (True, False):
+        options = QuantizeOptions(smoothing=smoothing)
+        made = quantize(model, calibration, load_profile("cpu-x86"), options, tmp_path / f"{smoothing}.onnx")
+        assert "Mul" not in {node.op_type for node in g.load(made.only.path).graph}
+        runs = [open_session(p) for p in (model.only.path, made.only.path)]
+        pairs = [[run.run(None, batch)[0] for run in runs] for batch in inputs]
+        errors[smoothing] = np.mean([np.mean((a - b) ** 2) for a, b in pairs])
+    assert errors[True] < 0.7 * errors[False]
+
+
+def test_one_bias_for_all_channels_takes_no_smoothing(make_graph):
+    _, found = groups(rectified(make_graph, b1=np.ones(1, np.float32)))
+    assert find_fold(found["a"]) is None
+    assert find_fold(found["c"]) is not None

@@ -107,3 +107,82 @@ def test_a_gemm_whose_bias_is_no_constant_vector_stays_float_with_the_reason(tex
     made = quantized(model, [{n: batch[n] for n in wanted} for batch in inputs], tmp_path / "int8.onnx")
     (skip,) = [skip for record in made.history for skip in record.skipped if skip.what == "Gemm Gemm_0"]
     assert why in skip.why
+
+
+RECTIFIED = """
+net (float[rows, 32] x) => (float[rows, 16] y)
+{
+   h = Gemm (x, w1, b1)
+   r = Relu (h)
+   y = Gemm (r, w2, b2)
+}
+"""
+
+
+def rectified(make_graph, text=RECTIFIED):
+    weights = {"w1": normal(32, 64) / 6, "w2": normal(64, 16, seed=1) / 8}
+    model = make_graph(HEAD + text, **weights, b1=normal(64, seed=2), b2=normal(16, seed=3))
+    return model, [{"x": normal(8, 32, seed=seed)} for seed in range(8)]
+
+
+def ops_that_run(path, folder):
+    open_session(path, optimized_path=folder / "optimized.onnx")
+    return [node.op_type for node in onnx.load(folder / "optimized.onnx").graph.node]
+
+
+@pytest.mark.parametrize("target", ["cpu-x86", "cpu-x86-portable", "arm64", "web-wasm"])
+def test_a_product_gives_the_codes_of_its_relu_straight_to_the_next(target, make_graph, tmp_path) -> None:
+    model, inputs = rectified(make_graph)
+    made = quantized(model, inputs, tmp_path / "int8.onnx", target)
+    assert ops_that_run(made.only.path, tmp_path) == ["QuantizeLinear", "QGemm", "QGemm"]
+    (record,) = [record for record in made.history if record.step == "matmul"]
+    assert record.facts["eight_bit_outputs"] == 1
+    session = open_session(made.only.path)
+    for batch in inputs:
+        want = open_session(model.only.path).run(None, batch)[0]
+        assert np.linalg.norm(session.run(None, batch)[0] - want) < 0.02 * np.linalg.norm(want)
+
+
+def test_a_product_without_a_bias_does_so_too(make_graph, tmp_path) -> None:
+    text = RECTIFIED.replace("Gemm (x, w1, b1)", "MatMul (x, w1)")
+    weights = {"w1": normal(32, 64) / 6, "w2": normal(64, 16, seed=1) / 8, "b2": normal(16, seed=3)}
+    inputs = [{"x": normal(8, 32, seed=seed)} for seed in range(8)]
+    made = quantized(make_graph(HEAD + text, **weights), inputs, tmp_path / "int8.onnx")
+    assert ops_that_run(made.only.path, tmp_path) == ["QuantizeLinear", "QLinearMatMul", "QGemm"]
+
+
+@pytest.mark.parametrize(
+    "behind",
+    ["y = Softmax (r)", "y = Identity (h)\n z = Exp (r)", "y = Clip (h, low, high)\n z = Exp (y)"],
+    ids=["is read in float", "reads the graph's output", "is a clip that is read in float"],
+)
+def test_a_product_runs_in_int8_where_its_relu(behind, make_graph, tmp_path) -> None:
+    outputs = "(float[rows, 64] y, float[rows, 64] z)" if "z =" in behind else "(float[rows, 64] y)"
+    text = f"net (float[rows, 32] x) => {outputs} {{ h = Gemm (x, w1, b1)\n r = Relu (h)\n {behind} }}"
+    bounds = {"low": np.float32(-1), "high": np.float32(2)} if "Clip" in behind else {}
+    if bounds:
+        text = text.replace("r = Relu (h)\n", "")
+    constants = {"w1": normal(32, 64) / 6, "b1": normal(64, seed=2), **bounds}
+    model = make_graph(HEAD + text, **{name: np.asarray(value) for name, value in constants.items()})
+    inputs = [{"x": normal(8, 32, seed=seed)} for seed in range(8)]
+    made = quantized(model, inputs, tmp_path / "int8.onnx")
+    ops = ops_that_run(made.only.path, tmp_path)
+    assert "QGemm" in ops
+    assert not {"Gemm", "FusedGemm", "DequantizeLinear"} & set(ops)
+    want = open_session(model.only.path).run(None, inputs[0])
+    got = open_session(made.only.path).run(None, inputs[0])
+    for expected, found in zip(want, got, strict=True):
+        assert np.linalg.norm(found - expected) < 0.03 * np.linalg.norm(expected)
+
+
+def test_symmetric_codes_go_on_below_a_relu_which_then_stays(make_graph, tmp_path) -> None:
+    model, inputs = rectified(make_graph)
+    profile = load_profile("arm64")
+    rules = profile.quantization.model_copy(update={"activation_symmetric": True})
+    symmetric = profile.model_copy(update={"quantization": rules})
+    made = quantize(model, calibrate(model, inputs), symmetric, QuantizeOptions(), tmp_path / "int8.onnx")
+    ops = ops_that_run(made.only.path, tmp_path)
+    assert Counter(ops)["QGemm"] == 2
+    assert "Relu" in ops
+    assert not any("eight_bit_outputs" in record.facts for record in made.history)
+    assert not {"FusedGemm", "DequantizeLinear"} & set(ops)

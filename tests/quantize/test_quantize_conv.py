@@ -307,3 +307,24 @@ def test_a_form_that_does_not_help_the_outputs_is_not_kept_and_the_record_says_s
         assert not helped or trial["output_error"] < kept
         kept = trial["output_error"] if helped else kept
     assert bool(record.facts["biases_corrected"]) == ("bias correction of convolutions" not in left)
+
+
+def test_a_product_on_codes_stays_int8_where_its_relu_is_read_in_float(make_graph, tmp_path):
+    text = """
+net (float[batch, 4, 8, 8] x) => (float[batch, 16] y)
+{
+   c = Conv <pads = [1, 1, 1, 1]> (x, w0, b0)
+   f = Flatten (c)
+   h = Gemm (f, w1, b1)
+   r = Relu (h)
+   y = Softmax (r)
+}
+"""
+    model = make_graph(HEAD + text, **constants(w0=(4, 4, 3, 3), b0=4, w1=(256, 16), b1=16))
+    inputs = [{"x": np.random.default_rng(s).normal(size=(2, 4, 8, 8)).astype(np.float32)} for s in range(8)]
+    calibration = calibrate(model, inputs)
+    made = quantize(model, calibration, load_profile("arm64"), QuantizeOptions(), tmp_path / "int8.onnx")
+    open_session(made.only.path, optimized_path=tmp_path / "run.onnx")
+    counts = Counter(node.op_type for node in onnx.load(tmp_path / "run.onnx").graph.node)
+    assert counts["QGemm"] == 1
+    assert not counts["FusedGemm"] + counts["Gemm"]
