@@ -20,7 +20,6 @@ from edgekit.quantize.plan import Plan, make_plan
 from edgekit.quantize.products import gives_codes, quantize_products
 from edgekit.quantize.schemes import ActivationScheme
 from edgekit.quantize.tables import StoredTable, store_tables
-from edgekit.quantize.trained import Handover
 from edgekit.quantize.whole import quantize_whole
 from edgekit.recipe import QuantizeOptions
 from edgekit.record import Clock, Skip, StepRecord
@@ -49,10 +48,7 @@ def quantize(
         raise RecipeError(
             f"{profile.name} has no embedding tables in 4 bits", "Leave --embeddings out for this target."
         )
-    clock, handover = Clock(), Handover.of(calibration.trained, profile)
     if whole:
-        unused = handover.record(clock)
-        model = model.with_step(unused) if unused is not None else model
         return quantize_whole(model, calibration, profile, options, path)
     loaded, rules, before = g.load(model.only.path), profile.quantization, model.file_bytes
     refuse_quantized(loaded, model.only.path)
@@ -73,20 +69,14 @@ def quantize(
         scheme,
         rules.per_channel,
         rules.reduce_range,
-        # It would change weights whose codes were trained.
-        options.smoothing and handover.scales is None,
+        options.smoothing,
         options.range_method,
         options.percentile,
         options.rounding,
     )
     clock = Clock()
     layers, unused = quantize_products(
-        loaded.graph,
-        plan.linear,
-        calibration,
-        linear_rules,
-        bias_correction=options.bias_correction,
-        handover=handover,
+        loaded.graph, plan.linear, calibration, linear_rules, bias_correction=options.bias_correction
     )
     skipped = (*plan.skipped, *unused)
     products = [node for group in plan.linear for node in group.nodes]
@@ -120,12 +110,8 @@ def quantize(
         g.remove_unused(loaded)  # what products read before does not count as a reader
         int4 = options.embeddings == "int4"
         by_operator = rules.int4_tables == "gather-block-quantized"
-        stored, untouched = store_tables(
-            loaded.graph, plan.embeddings, int4=int4, operator=by_operator, handover=handover
-        )
+        stored, untouched = store_tables(loaded.graph, plan.embeddings, int4=int4, operator=by_operator)
         records.append(_tables_record(clock, stored, untouched))
-    if (taken := handover.record(Clock())) is not None:
-        records.append(taken)
     clock = Clock()
     g.remove_unused(loaded)
     compact(loaded.graph)
