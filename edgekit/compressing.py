@@ -167,7 +167,7 @@ def compressed(
         if name not in AFTER_TRAINING:
             model = run(model, name, step)
     if recipe.distill is not None:
-        student = student_of(model, original, recipe, scratch)
+        student = student_of(model, original, recipe, data.calibration, scratch)
         if student is not model:
             student = _judged(student, reference)
         model = _judged(distilled(student, original, recipe, data.held_out, state, progress), reference)

@@ -43,10 +43,12 @@ class ChangeOptions(_Table):
     Attributes:
         activation: Of the feed-forward blocks; `relu` costs nothing behind an 8-bit product.
         heads: Attention heads that the same matrices are split into: fewer are wider.
+        norms: `one-per-layer` drops the norm behind attention of a layer that ends with another.
     """
 
     activation: Literal["relu", "gelu", "gelu_new", "silu"] | None = None
     heads: PositiveInt | None = None
+    norms: Literal["one-per-layer"] | None = None
 
 
 class LossOptions(_Table):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,13 +47,16 @@ def forget_training(output: Path) -> None:
     shutil.rmtree(training_folder(output), ignore_errors=True)
 
 
-def student_of(start: TorchModel, teacher: TorchModel, recipe: Recipe, scratch: Path) -> TorchModel:
+def student_of(
+    start: TorchModel, teacher: TorchModel, recipe: Recipe, samples: Sequence[Sample], scratch: Path
+) -> TorchModel:
     """Return who learns, before it learns.
 
     Args:
         start: The model as `[compress]` left it; it learns unless `[distill]` names another student.
         teacher: The original.
         recipe: Its `[distill]` says who learns.
+        samples: What a changed student's matrices are fitted on.
         scratch: Folder for new configurations; it has to outlive the model.
 
     Raises:
@@ -80,7 +83,7 @@ def student_of(start: TorchModel, teacher: TorchModel, recipe: Recipe, scratch: 
         student = _loaded(options.student, teacher, recipe, scratch)
     elif options.fresh is not None:
         student = fresh_student(teacher, options.fresh, recipe.seed, scratch)
-    student = changed(student, options.changes, scratch)
+    student = changed(student, options.changes, scratch, samples)
     refuse_unfit(teacher, student)
     return student
 

@@ -78,16 +78,18 @@ class Structure:
         sizes: Module -> its whole-number attributes that differ, such as `out_features`.
         shapes: Parameter or buffer -> its shape, where it differs.
         low_rank: Module that is a `LowRankLinear` or `LowRankEmbedding` now -> its rank.
+        absent: Norms that are gone: what enters them leaves them as it is.
     """
 
     sizes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     low_rank: Mapping[str, int] = field(default_factory=dict)
+    absent: tuple[str, ...] = ()
 
     @property
     def empty(self) -> bool:
         """True where the configuration tells everything."""
-        return not (self.sizes or self.shapes or self.low_rank)
+        return not (self.sizes or self.shapes or self.low_rank or self.absent)
 
     def save(self, path: Path) -> None:
         """Write the structure as JSON."""
@@ -96,6 +98,7 @@ class Structure:
             "sizes": {name: dict(values) for name, values in self.sizes.items()},
             "shapes": {name: list(shape) for name, shape in self.shapes.items()},
             "low_rank": dict(self.low_rank),
+            "absent": list(self.absent),
         }
         write_text(path, dump_json(document))
 
@@ -113,6 +116,7 @@ class Structure:
                 {str(n): {str(k): _size(v) for k, v in d.items()} for n, d in document["sizes"].items()},
                 {str(n): tuple(map(_size, shape)) for n, shape in document["shapes"].items()},
                 {str(n): _size(rank) for n, rank in document["low_rank"].items()},
+                tuple(map(str, document.get("absent", ()))),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ModelError(f"{where} is damaged: {type(error).__name__}: {error}") from None
@@ -132,7 +136,7 @@ def difference(fresh: nn.Module, module: nn.Module) -> Structure:
         module: The module as it is now.
 
     Raises:
-        ModelError: They differ in more than sizes and low rank, so that no file can tell it.
+        ModelError: They differ in more than sizes, low rank and norms, so that no file can tell it.
     """
     low_rank = {
         name: _rank(part)
@@ -143,6 +147,10 @@ def difference(fresh: nn.Module, module: nn.Module) -> Structure:
     for name, rank in low_rank.items():
         _replace(rebuilt, name, rank, module.get_submodule(name))
     before, after = dict(rebuilt.named_modules()), dict(module.named_modules())
+    absent = tuple(n for n, part in after.items() if type(part) is nn.Identity and _is_norm(before.get(n)))
+    for name in absent:
+        rebuilt.set_submodule(name, nn.Identity())
+        before[name] = rebuilt.get_submodule(name)
     odd = sorted(before.keys() ^ after.keys())
     if odd:
         raise ModelError(f"the module has other parts than its configuration says, e.g. {odd[0]!r}")
@@ -158,7 +166,7 @@ def difference(fresh: nn.Module, module: nn.Module) -> Structure:
         for name, tensor in _tensors(module).items()
         if fresh_shapes.get(name) != tuple(tensor.shape)
     }
-    return Structure(sizes, shapes, low_rank)
+    return Structure(sizes, shapes, low_rank, absent)
 
 
 def rebuild(fresh: nn.Module, structure: Structure, where: str) -> None:
@@ -180,6 +188,11 @@ def rebuild(fresh: nn.Module, structure: Structure, where: str) -> None:
         device = next(parts[name].parameters()).device
         fresh.get_submodule(name).to_empty(device=device)
     parts = dict(fresh.named_modules())
+    for name in structure.absent:
+        if not _is_norm(parts.get(name)):
+            raise ModelError(f"{where} names {name!r}, which is no norm of this model")
+        fresh.set_submodule(name, nn.Identity())
+    parts = dict(fresh.named_modules())
     for name, values in structure.sizes.items():
         for key, value in values.items():
             if name not in parts or not _counts(key, vars(parts[name]).get(key)):
@@ -197,6 +210,11 @@ def rebuild(fresh: nn.Module, structure: Structure, where: str) -> None:
             owner._parameters[leaf] = nn.Parameter(new, requires_grad=old.requires_grad)
         else:
             owner._buffers[leaf] = new
+
+
+def _is_norm(part: nn.Module | None) -> bool:
+    """Return whether a part is a LayerNorm or RMSNorm, whatever the library calls it."""
+    return type(part).__name__.endswith("Norm")
 
 
 def _counts(key: str, value: Any) -> bool:

@@ -84,3 +84,38 @@ def test_a_structure_that_fits_nothing_is_refused(change, match) -> None:
     document = {"schema_version": 1, "sizes": {}, "shapes": {}, "low_rank": {}, **change}
     with pytest.raises(ModelError, match=match):
         rebuild(Block(), Structure.from_json(document, "structure.json"), "structure.json")
+
+
+class Normed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.Linear(6, 6)
+        self.norm = nn.LayerNorm(6)
+        self.none = nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.none(self.norm(self.up(x)))
+
+
+def test_a_norm_that_is_gone_stays_gone(tmp_path) -> None:
+    module = Normed().eval()
+    module.norm = nn.Identity()
+    difference(Normed(), module).save(tmp_path / "structure.json")
+    document = json.loads((tmp_path / "structure.json").read_text())
+    assert document["absent"] == ["norm"]
+    assert document["shapes"] == {}
+    fresh = Normed()
+    rebuild(fresh, Structure.from_json(document, "structure.json"), "structure.json")
+    fresh.load_state_dict(module.state_dict())
+    x = torch.randn(2, 6)
+    assert torch.equal(fresh(x), module(x))
+
+
+def test_only_norms_can_be_gone() -> None:
+    with pytest.raises(ModelError, match="names 'up', which is no norm"):
+        rebuild(Normed(), Structure(absent=("up",)), "structure.json")
+
+
+def test_a_structure_of_before_norms_could_go_is_read() -> None:
+    document = {"schema_version": 1, "sizes": {}, "shapes": {}, "low_rank": {}}
+    assert Structure.from_json(document, "structure.json").empty

@@ -26,6 +26,7 @@ _FRESH = ("layers", "hidden", "heads", "ffn")
 @click.option("--fresh-heads", type=int, help="Its attention heads.  [default: the teacher's]")
 @click.option("--fresh-ffn", type=int, help="Its neurons per feed-forward block.  [default: the teacher's]")
 @click.option("--activation", help="Another activation in the feed-forward blocks; relu is free in int8.")
+@click.option("--norms", help="one-per-layer drops the norm behind attention of BERT-like encoders.")
 @click.option("-d", "--data", help="Samples to learn from: .txt, .jsonl, .csv, .npz, or a folder of images.")
 @click.option("--column", help="Column of a .csv or key of a .jsonl that holds the sample.")
 @click.option("--label-column", help="Column, key or array that holds the label, or a text's pair.")
@@ -88,7 +89,7 @@ def _recipe(path: Path | None, flags: dict[str, Any]) -> Recipe:
     distill = {
         **{key: flags[key] for key in ("student", "data", "column", "label_column", "samples", *schedule)},
         "fresh": {key: value for key, value in fresh.items() if value is not None} or None,
-        "changes": {"activation": flags["activation"]} if flags["activation"] else None,
+        "changes": {key: flags[key] for key in ("activation", "norms") if flags[key]} or None,
         "losses": {key: value for key, value in losses.items() if value is not None} or None,
     }
     validation = flags["validation"]

@@ -37,6 +37,7 @@ class Family:
             for the width of a head.
         gate_in_up: The one matrix in `up` holds value and gate, one after the other.
         norm: The norm that ends a layer; empty where norms stand before what they are for.
+        inner_norm: Where `norm` stands at the end: the other norm of a layer, behind attention.
         fixed_heads: Why single heads cannot be removed; empty where they can.
     """
 
@@ -51,6 +52,7 @@ class Family:
     head_sizes: tuple[tuple[str, int], ...] = ()
     gate_in_up: bool = False
     norm: str = ""
+    inner_norm: str = ""
     fixed_heads: str = ""
 
 
@@ -63,6 +65,7 @@ _BERT = Family(
     "output.dense",
     head_sizes=(("num_attention_heads", 1), ("all_head_size", -1)),
     norm="output.LayerNorm",
+    inner_norm="attention.output.LayerNorm",
 )
 _LLAMA = Family(
     "layers",
@@ -99,6 +102,7 @@ FAMILIES: dict[str, Family] = {
         width="hidden_dim",
         head_sizes=(("n_heads", 1), ("dim", -1)),
         norm="output_layer_norm",
+        inner_norm="sa_layer_norm",
     ),
     "mpnet": Family(
         "encoder.layer",
@@ -108,6 +112,7 @@ FAMILIES: dict[str, Family] = {
         ("intermediate.dense",),
         "output.dense",
         norm="output.LayerNorm",
+        inner_norm="attention.LayerNorm",
         fixed_heads="all layers share one table of position biases, with a column for each head",
     ),
     "modernbert": Family(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from torch import nn
 from edgekit import structure
 from edgekit.compress.anatomy import family_of, layer_list, per_layer
 from edgekit.compress.base import parameters_of
+from edgekit.data import Sample
+from edgekit.distill.norms import one_norm_a_layer
 from edgekit.distillation import ChangeOptions, FreshOptions
 from edgekit.errors import ModelError, RecipeError
 from edgekit.model import TorchModel
@@ -70,18 +73,27 @@ def fresh_student(teacher: TorchModel, sizes: FreshOptions, seed: int, scratch: 
     return replace(student, history=(*teacher.history, record))
 
 
-def changed(student: TorchModel, changes: ChangeOptions, scratch: Path) -> TorchModel:
-    """Return a student with another activation or other heads around the same weights.
+def changed(
+    student: TorchModel, changes: ChangeOptions, scratch: Path, samples: Sequence[Sample] = ()
+) -> TorchModel:
+    """Return a student with another activation, other heads or fewer norms around the same weights.
 
     Args:
         student: Any transformers model; the given one is left as it is.
         changes: What is changed.
         scratch: Folder for the new configuration.
+        samples: What the matrices are fitted on that do the work of norms.
 
     Raises:
         ModelError: Its architecture does not have what is to be changed.
         RecipeError: The matrices cannot be split into so many heads.
     """
+    student = _configured(student, changes, scratch)
+    return student if changes.norms is None else one_norm_a_layer(student, samples)
+
+
+def _configured(student: TorchModel, changes: ChangeOptions, scratch: Path) -> TorchModel:
+    """Return a student with the changes that its configuration can say."""
     wanted: dict[str, Any] = {}
     if changes.activation is not None:
         config = _config_of(student)

@@ -49,6 +49,8 @@ def test_flags_become_the_table_of_the_recipe(run, tiny_st_dir, data, tmp_path) 
         "4",
         "--activation",
         "relu",
+        "--norms",
+        "one-per-layer",
         "--temperature",
         "3",
     )
@@ -57,7 +59,7 @@ def test_flags_become_the_table_of_the_recipe(run, tiny_st_dir, data, tmp_path) 
     assert json.loads(ran.out)["parameters"] < json.loads(ran.out)["parameters_before"]
     table = tomllib.loads((tmp_path / "out" / "recipe.toml").read_text())["distill"]
     assert (table["steps"], table["batch"], table["fresh"]) == (2, 4, {"layers": 1})
-    assert table["changes"] == {"activation": "relu"}
+    assert table["changes"] == {"activation": "relu", "norms": "one-per-layer"}
     assert table["losses"]["temperature"] == 3
     configs = [json.loads(path.read_text()) for path in (tmp_path / "out").rglob("config.json")]
     assert [config["hidden_act"] for config in configs if "hidden_act" in config] == ["relu"]
