@@ -41,6 +41,32 @@ student, the same training, no teacher. Again: `{command}`.
 """
 
 
+CLASSIFIER = """
+### A classifier with few labels
+
+What a noun of WordNet denotes, of {classes} kinds, from its definition: all-MiniLM-L6-v2 with a head, trained
+on {labelled:,} labelled definitions, is right about {teacher:.1%} of {test:,} unseen ones. Its students have
+{multiply_adds:.0%} of its multiply-adds ({student:,} parameters instead of {teacher_parameters:,}) and saw
+{seen:,} texts each, some more than once; mean and range over {seeds} seeds, before quantization. *Texts
+without labels* are these and {unlabelled:,} more. Again: `{command}`.
+"""
+
+DECODER = """
+### A small language model
+
+A Llama of {teacher_parameters:,} parameters, trained on {trained_tokens:,} tokens for this table (perplexity
+{perplexity:.0f} on held-out texts), and students of three of its six layers ({student_parameters:,}
+parameters) that learnt from {seen:,} texts; mean and range over {seeds} seeds, before quantization. *Its own
+texts*: how unlikely the teacher deems what the student writes. Again: `{command}`.
+"""
+
+BOTH = """
+Beside an encoder: all-MiniLM-L6-v2 with three of its six layers, taught on the same texts for as many steps.
+*First choice* is the nearest of {others} other texts for the encoder, the next of {vocabulary:,} tokens for
+the decoder, here the student of the lowest KL; the loss is 1 - cosine, and KL.
+"""
+
+
 def distillation_tables(results: Results) -> str:
     """Return the tables with what they mean; those that nothing was measured for are left out."""
     about = ABOUT.format(
@@ -83,6 +109,103 @@ def digits_section(results: Results) -> str:
     seeds = len(next(iter(results["rows"].values()))["runs"])
     about = DIGITS.format(teacher=results["teacher"], seeds=seeds, command=results["command"])
     return f"{about}\n{table(('student', 'multiply-adds', 'accuracy', 'range'), rows)}"
+
+
+def classifier_section(results: Results) -> str:
+    """Return the table of `results/distillation_classifier.json`."""
+    sizes, parameters = results["sizes"], results["parameters"]
+    about = CLASSIFIER.format(
+        **sizes,
+        teacher=results["teacher"],
+        multiply_adds=results["multiply_adds"],
+        student=parameters["student"],
+        teacher_parameters=parameters["teacher"],
+        seen=sizes["steps"] * sizes["batch"],
+        command=results["command"],
+    )
+    head = ("student", "accuracy", "range", "same class as the teacher")
+    rows = [
+        (name, _percent(row["accuracy"]), _range(row["accuracy"]), _percent(row["agreement"]))
+        for name, row in results["rows"].items()
+    ]
+    return f"{about}\n{table(head, rows)}"
+
+
+def llama_section(results: Results) -> str:
+    """Return the tables of `results/distillation_llama.json`: decoders, and decoders beside encoders."""
+    rows, teachers, sizes = results["rows"], results["teachers"], results["sizes"]
+    decoder = teachers["decoder"]
+    about = DECODER.format(
+        teacher_parameters=decoder["parameters"]["teacher"],
+        student_parameters=decoder["parameters"]["student"],
+        trained_tokens=sizes["trained_tokens"],
+        perplexity=decoder["perplexity"],
+        seen=sizes["steps"] * sizes["batch"],
+        seeds=sizes["seeds"],
+        command=results["command"],
+    )
+    beside = BOTH.format(others=sizes["evaluated"] - 1, vocabulary=sizes["vocabulary"])
+    head = (
+        "student", "perplexity over the teacher's", "same next token", "KL", "of other English: perplexity",
+        "same next token", "its own texts, nats per token",
+    )  # fmt: skip
+    own = {name: row for name, row in rows.items() if name.startswith("decoder, ")}
+    lines = [
+        (
+            name.removeprefix("decoder, "),
+            _between(row["perplexity ratio"], "{:.3f}"),
+            _between(row["agreement"], "{:.1%}"),
+            f"{row['loss']['mean']:.3f}",
+            _between(row["held-out perplexity ratio"], "{:.3f}"),
+            _between(row["held-out agreement"], "{:.1%}"),
+            _between(row["writes"], "{:.2f}"),
+        )
+        for name, row in own.items()
+    ]
+    lines.append(("the teacher", "1", "100%", "0", "1", "100%", f"{decoder['writes']:.2f}"))
+    both = [("encoder", name) for name in rows if name.startswith("encoder, ") and "not" not in name]
+    best = min((name for name in own if "not" not in name), key=lambda name: rows[name]["loss"]["mean"])
+    both += [("decoder", best)] if own else []
+    compared = [
+        (name, *_regained(rows[f"{kind}, not trained"], rows[name], prefix), where)
+        for kind, name in both
+        for prefix, where in (("", "like those learnt from"), ("held-out ", "other English"))
+    ]
+    head_both = ("student", "same first choice, before", "after", "share of the loss won back", "texts")
+    parts = [about, table(head, lines), beside, table(head_both, compared)]
+    if len(compared) == 4:
+        (_, _, _, encoder, _), (_, _, _, decoder, _) = compared[1], compared[3]
+        parts.append(
+            f"\nOf other English the encoder won back {encoder} of the loss, the decoder {decoder}.\n"
+        )
+    return "\n".join(parts)
+
+
+def _regained(before: Results, after: Results, prefix: str) -> tuple[str, str, str]:
+    """Return how often the first choice is the teacher's, before and after, and how much of the loss went."""
+    first = before[f"{prefix}loss"]["mean"]
+    loss = after[f"{prefix}loss"]
+    won = {"mean": 1 - loss["mean"] / first, "low": 1 - loss["high"] / first, "high": 1 - loss["low"] / first}
+    agreement = f"{prefix}agreement"
+    return (
+        _percent(before[agreement]),
+        _between(after[agreement], "{:.1%}"),
+        _between(won, "{:.1%}"),
+    )
+
+
+def _percent(found: Mapping[str, float]) -> str:
+    return f"{found['mean']:.1%}"
+
+
+def _range(found: Mapping[str, float]) -> str:
+    return f"{found['low']:.1%}–{found['high']:.1%}"
+
+
+def _between(found: Mapping[str, float], form: str) -> str:
+    """Return mean and range; the mean alone where there is no range."""
+    mean, low, high = (form.format(found[key]) for key in ("mean", "low", "high"))
+    return mean if low == high else f"{mean} ({low}–{high})"
 
 
 def _stages(results: Results) -> list[tuple[str, ...]]:

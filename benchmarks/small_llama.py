@@ -54,7 +54,7 @@ SHARE = 0.8
 """Of the layers' multiply-adds that stay: a fifth of the width goes."""
 
 
-def train(folder: Path) -> None:
+def train(folder: Path, updates: int = UPDATES) -> None:
     """Train a tokenizer and a Llama of 5.5 million parameters on the corpus, and save them as a directory."""
     import transformers
 
@@ -66,9 +66,9 @@ def train(folder: Path) -> None:
     ids: list[int] = []
     for encoding in tokenizer.encode_batch(chosen):
         ids += encoding.ids
-        if len(ids) > UPDATES * BATCH * CONTEXT:
+        if len(ids) > updates * BATCH * CONTEXT:
             break
-    batches = torch.tensor(ids[: UPDATES * BATCH * CONTEXT]).view(UPDATES, BATCH, CONTEXT)
+    batches = torch.tensor(ids[: updates * BATCH * CONTEXT]).view(updates, BATCH, CONTEXT)
     config = transformers.LlamaConfig(
         vocab_size=VOCABULARY, hidden_size=256, num_hidden_layers=6, num_attention_heads=8,
         num_key_value_heads=4, intermediate_size=704, max_position_embeddings=256, tie_word_embeddings=True,
@@ -76,7 +76,7 @@ def train(folder: Path) -> None:
     )  # fmt: skip
     model = transformers.LlamaForCausalLM(config).train()
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.05, betas=(0.9, 0.95))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=PEAK_RATE, total_steps=UPDATES)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=PEAK_RATE, total_steps=updates)
     started = time.process_time()
     for step, batch in enumerate(batches):
         with torch.autocast("cpu", torch.bfloat16):
@@ -88,7 +88,7 @@ def train(folder: Path) -> None:
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
-        if step % 25 == 0 or step == UPDATES - 1:
+        if step % 25 == 0 or step == updates - 1:
             print(f"{step}: loss {loss.item():.3f}, {time.process_time() - started:.0f} s of CPU", flush=True)
     model.eval().save_pretrained(folder)
     transformers.PreTrainedTokenizerFast(

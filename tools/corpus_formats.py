@@ -95,6 +95,17 @@ def wordnet(text: str) -> Iterator[str]:
         yield from map(_as_sentence, _EXAMPLE.findall(gloss))
 
 
+def definitions(text: str) -> Iterator[tuple[int, str]]:
+    """Yield of each meaning in WordNet its lexicographers' file, by number, and what they say it means.
+
+    Source: format of the data files, wndb(5WN).
+    """
+    for line in text.splitlines():
+        data, bar, gloss = line.partition(" | ")
+        if bar and not line.startswith("  "):
+            yield int(data.split()[1]), _EXAMPLE.split(gloss)[0].strip(" ;:-")
+
+
 def _entries(text: str) -> Iterator[tuple[str, list[str]]]:
     """Yield (word, paragraphs) of a dictionary whose entries begin at the edge and go on indented."""
     for entry in re.split(r"\n(?=[^\s])", text):

@@ -21,8 +21,8 @@ import click
 
 from benchmarks.architectures_page import page as architectures_page
 from benchmarks.compression_page import compression_tables, digits_section
+from benchmarks.distillation_page import classifier_section, distillation_tables, llama_section
 from benchmarks.distillation_page import digits_section as taught_digits_section
-from benchmarks.distillation_page import distillation_tables
 from benchmarks.machine_pages import embeddings_section, memory_section, rewrites_section, sparsity_section
 from benchmarks.matrix import kits_table, matrix_sections, runners_table
 from benchmarks.page import page as benchmarks_page
@@ -41,8 +41,6 @@ EMBEDDINGS = ROOT / "benchmarks" / "results" / "embeddings.json"
 SPARSITY = ROOT / "benchmarks" / "results" / "sparsity.json"
 COMPRESSION = ROOT / "benchmarks" / "results" / "compression.json"
 DIGITS = ROOT / "benchmarks" / "results" / "compression_digits.json"
-TAUGHT_DIGITS = ROOT / "benchmarks" / "results" / "distillation_digits.json"
-DISTILLATION = ROOT / "benchmarks" / "results" / "distillation.json"
 COMPETITORS = ROOT / "benchmarks" / "results" / "competitors.json"
 
 TARGETS_INTRODUCTION = """# Targets
@@ -171,9 +169,20 @@ def with_compression(page: str, results: Mapping[str, Any], digits: Mapping[str,
     return filled
 
 
-def with_distillation(page: str, results: Mapping[str, Any], digits: Mapping[str, Any]) -> str:
-    """Return the page about distillation with its tables written anew."""
-    tables = f"{distillation_tables(results)}{taught_digits_section(digits)}"
+def with_distillation(page: str, folder: Path) -> str:
+    """Return the page about distillation with its tables written anew; what was not measured is left out."""
+    sections = {
+        "distillation": distillation_tables,
+        "distillation_digits": taught_digits_section,
+        "distillation_classifier": classifier_section,
+        "distillation_llama": llama_section,
+    }
+    found = {name: folder / f"{name}.json" for name in sections}
+    tables = "".join(
+        sections[name](json.loads(path.read_text(encoding="utf-8")))
+        for name, path in found.items()
+        if path.exists()
+    )
     filled, count = _DISTILLATION.subn(lambda found: f"{found[1]}{tables}\n{found[2]}", page)
     assert count == 1, "docs/distillation.md has one block of measured rows"
     return filled
@@ -224,8 +233,7 @@ def pages(readme: str, runners: str, compression: str, distillation: str) -> dic
         ),
         "docs/distillation.md": with_distillation(
             distillation,
-            json.loads(DISTILLATION.read_text(encoding="utf-8")),
-            json.loads(TAUGHT_DIGITS.read_text(encoding="utf-8")),
+            RESULTS.parent,
         ),
         "README.md": with_figures(readme, json.loads(RESULTS.read_text(encoding="utf-8"))),
     }

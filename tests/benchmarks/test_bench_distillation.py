@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import distillation, distillation_digits
-from benchmarks.distillation_page import digits_section, distillation_tables
+from benchmarks import distillation, distillation_classifier, distillation_digits, distillation_llama
+from benchmarks.distillation_page import (
+    classifier_section,
+    digits_section,
+    distillation_tables,
+    llama_section,
+)
+from benchmarks.students import over_seeds
+from edgekit.distill.weights import weights_of
+from edgekit.distillation import LossOptions
 from edgekit.recipe import overlay, read_table, recipe_from_table
 
 QUALITY = {"recall_at_1": 0.4, "rank_correlation": 0.9, "cosine_mean": 0.95, "cosine_p05": 0.8}
@@ -71,3 +79,78 @@ def test_the_students_of_digits_are_told_with_their_range():
     row = {"runs": {"0": {"multiply_adds": 0.25}}, "mean": 0.95, "low": 0.94, "high": 0.96}
     page = digits_section({"teacher": 0.97, "command": "c", "rows": {"fresh": row}})
     assert "| fresh | 25% | 95.0% | 94.0%–96.0% |" in page
+
+
+@pytest.mark.parametrize(("name", "row"), distillation_classifier.ROWS.items())
+def test_a_classifier_learns_from_the_teacher_or_from_labels_or_both_as_its_row_says(name, row):
+    if row is None:
+        assert name == "not trained"
+        return
+    data, losses = row
+    weights = weights_of(
+        "text-classification", LossOptions(**losses), labelled=data != "unlabelled", layered=False
+    )
+    assert ("soft" in weights) == name.startswith("teacher")
+    assert ("hard" in weights) == ("labels alone" in name or "and labels" in name)
+
+
+@pytest.mark.parametrize(("name", "losses"), distillation_llama.ROWS.items())
+def test_a_language_model_learns_by_the_loss_that_its_row_names(name, losses):
+    if losses is None or name.startswith("encoder"):
+        return
+    weights = weights_of("text-generation", LossOptions(**losses), labelled=False, layered=False)
+    (loss,) = weights
+    assert {"hard": "next token", "soft": "forward KL", "reverse": "reverse KL"}[loss] in name
+    assert LossOptions(**losses).on_policy == (0.5 if "its own texts" in name else 0)
+
+
+def test_what_runs_gave_comes_with_its_spread():
+    row = over_seeds({"0": {"accuracy": 0.5}, "1": {"accuracy": 0.6}})
+    assert row["accuracy"] == {"mean": pytest.approx(0.55), "low": 0.5, "high": 0.6}
+    assert row["runs"]["1"]["accuracy"] == 0.6
+
+
+def test_the_students_of_a_classifier_are_told_with_their_range():
+    runs = {"0": {"accuracy": 0.5, "agreement": 0.8}, "1": {"accuracy": 0.6, "agreement": 0.9}}
+    page = classifier_section(
+        {
+            "command": "c",
+            "sizes": {"classes": 24, "labelled": 9, "unlabelled": 90, "test": 7, "seeds": 2, "steps": 3}
+            | {"batch": 4},
+            "teacher": 0.7,
+            "parameters": {"teacher": 2000, "student": 1000},
+            "multiply_adds": 0.25,
+            "rows": {"labels alone": over_seeds(runs)},
+        }
+    )
+    assert "| labels alone | 55.0% | 50.0%–60.0% | 85.0% |" in page
+    assert "saw\n12 texts each" in page
+
+
+def test_a_language_model_stands_beside_an_encoder_by_its_best_student():
+    def row(ratio, agreement, loss):
+        figures = {"perplexity ratio": ratio, "agreement": agreement, "loss": loss}
+        figures |= {f"held-out {name}": value for name, value in figures.items()}
+        return over_seeds({"0": {**figures, "writes": 3.0}})
+
+    teacher = {"parameters": {"teacher": 9, "student": 5}, "perplexity": 100.0, "writes": 2.5}
+    page = llama_section(
+        {
+            "command": "c",
+            "sizes": {"steps": 2, "batch": 4, "seeds": 1, "evaluated": 200, "vocabulary": 4096}
+            | {"trained_tokens": 1024},
+            "teachers": {"decoder": teacher, "encoder": {}},
+            "rows": {
+                "decoder, not trained": row(2.0, 0.4, 0.8),
+                "decoder, forward KL": row(1.2, 0.6, 0.2),
+                "decoder, reverse KL": row(1.4, 0.5, 0.4),
+                "encoder, not trained": row(1, 0.7, 0.1),
+                "encoder, cosine and similarities": row(1, 0.9, 0.01),
+            },
+        }
+    )
+    assert "| forward KL | 1.200 | 60.0% | 0.200 | 1.200 | 60.0% | 3.00 |" in page
+    assert "| decoder, forward KL | 40.0% | 60.0% | 75.0% | like those learnt from |" in page
+    assert "| encoder, cosine and similarities | 70.0% | 90.0% | 90.0% | other English |" in page
+    assert "decoder, reverse KL |" not in page
+    assert "the encoder won back 90.0% of the loss, the decoder 75.0%" in page

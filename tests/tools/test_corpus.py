@@ -70,6 +70,13 @@ def test_meanings_and_examples_are_sentences_and_the_licence_is_neither() -> Non
     ]
 
 
+def test_a_meaning_comes_with_the_file_of_its_lexicographers() -> None:
+    assert list(corpus_formats.definitions(WORDNET)) == [
+        (4, "a difficult position"),
+        (0, "of a color at the end of the spectrum"),
+    ]
+
+
 def test_sayings_are_told_without_who_said_them() -> None:
     text = "A fool can tell\nthe truth.\n\t\t-- Somebody, 1900\n%\nLess is more.\n%\n"
     assert list(corpus_formats.fortunes(text)) == ["A fool can tell the truth.", "Less is more.", ""]
