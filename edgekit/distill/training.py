@@ -28,6 +28,7 @@ from edgekit.distill.learner import (
     parameter_groups,
 )
 from edgekit.distill.pace import Pace
+from edgekit.distill.precision import computing_in
 from edgekit.distill.protocol import Batch, Objective, Point, Trained
 from edgekit.distill.schedule import TrainingPlan, averaging, learning_rate, micro_batches, steps_from
 from edgekit.distill.tally import Seen, Tally, fetched, stopped, unsound
@@ -308,8 +309,7 @@ class _Run:
     def _outputs(self, batch: Batch) -> dict[str, torch.Tensor]:
         device = self.processes.device
         inputs = {name: tensor.to(device) for name, tensor in batch.inputs.items()}
-        low = torch.float16 if self.plan.precision == "fp16" else torch.bfloat16
-        with torch.autocast(device.type, low, enabled=self.plan.precision != "fp32"):
+        with computing_in(self.plan.precision, device.type):
             returned = self.learner.module(**inputs)
         values = returned.values() if isinstance(returned, Mapping) else returned
         named = zip(self.learner.output_names, values, strict=True)

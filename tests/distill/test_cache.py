@@ -162,6 +162,7 @@ class TestAgain:
             *((teacher, samples, WHOLE), (changed, samples, WHOLE), (teacher, samples[::-1], WHOLE)),
             *((teacher, [*samples[:-1], Sample("fox")], WHOLE), (teacher, samples, Wanted(3))),
             *((teacher, samples, Wanted(2)), (teacher, samples, Wanted(3, 2.0))),
+            (teacher, samples, replace(WHOLE, precision="bf16")),
         ]
         folders = [teacher_cache(*run, tmp_path).folder for run in runs]
         assert len(set(folders)) == len(runs)
@@ -171,6 +172,16 @@ class TestAgain:
         teacher_cache(teacher, samples[:7], WHOLE, tmp_path)
         assert [contents(folder) for folder in folders] == kept
         assert (tmp_path / "mine.txt").read_text() == "keep me"
+
+    def test_half_the_digits_of_products_move_the_outputs_by_as_much_and_no_more(self, tmp_path):
+        exact, rounded = (
+            teacher_cache(pooled_teacher(), arrays(20, 4), Wanted(precision=precision), tmp_path).rows(
+                range(20)
+            )
+            for precision in ("fp32", "bf16")
+        )
+        off = (rounded.values - exact.values).abs().max() / exact.values.abs().max()
+        assert 1e-5 < off < 2**-6
 
     def test_labels_and_a_temperature_that_nothing_uses_make_none(self, tmp_path):
         teacher, samples = text_teacher(), texts(20)

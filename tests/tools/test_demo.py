@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+
 import pytest
 
-from tools.demo import checked_model, prepare
+from tools.demo import WEIGHTS_SHA256, checked_model, prepare
 
 
 def test_the_installed_weights_are_the_ones_that_are_known() -> None:
@@ -26,3 +29,11 @@ def test_it_prepares_a_model_directory_and_texts(tmp_path) -> None:
     model, texts = prepare(tmp_path)
     assert (model / "modules.json").is_file()
     assert len(texts.read_text(encoding="utf-8").splitlines()) > 1000
+
+
+def test_a_process_that_maps_the_model_keeps_it_when_it_is_prepared_again(tmp_path) -> None:
+    model, _ = prepare(tmp_path)
+    with (model / "model.safetensors").open("rb") as mapped:
+        prepare(tmp_path)
+        assert hashlib.sha256(mapped.read()).hexdigest() == WEIGHTS_SHA256
+        assert (model / "model.safetensors").stat().st_ino != os.fstat(mapped.fileno()).st_ino
