@@ -214,11 +214,11 @@ def _causal_recipe(tmp_path, **distill):
 
 
 def test_a_student_learns_from_what_it_writes_itself_and_goes_on_exactly_where_it_was(tmp_path):
-    own = {"soft": 0.0, "reverse": 1.0, "on_policy": 0.5, "hidden": 0.0}
+    own = {"soft": 0.0, "reverse": 1.0, "on_policy": 0.5, "relations": 1.0, "relation_heads": 4}
     recipe = _causal_recipe(tmp_path, losses=own, learning_rate=0.01, patience=0)
     whole = edgekit.distill_model(recipe, tmp_path / "whole")
     facts = _record(whole).facts
-    assert facts["losses"].keys() == {"reverse"}
+    assert facts["losses"].keys() == {"reverse", "hidden", "relations"}
     assert facts["curve"][-1]["quality"]["closeness"] > facts["curve"][0]["quality"]["closeness"]
 
     def interrupting(stage, message, fraction=None):
