@@ -88,9 +88,9 @@ def recipe_of(name: str, changes: Mapping[str, Mapping[str, Any]]) -> Recipe:
     return recipe_from_table(table)
 
 
-def retrieval_texts(count: int) -> tuple[str, ...]:
-    """Return so many queries, then their answers in the same order, from the held-out corpus."""
-    lines = HELD_OUT.read_text(encoding="utf-8").splitlines()
+def retrieval_texts(count: int, corpus: Path = HELD_OUT) -> tuple[str, ...]:
+    """Return so many queries at most, then their answers in the same order, from a held-out corpus."""
+    lines = corpus.read_text(encoding="utf-8").splitlines()
     halves = [pair for line in lines if (pair := as_pair(line))]
     pairs = evenly(list({query: (query, answer) for query, answer in halves}.values()), count)
     return tuple(query for query, _ in pairs) + tuple(answer for _, answer in pairs)
@@ -145,10 +145,10 @@ def packaged(name: str, original: TorchModel) -> dict[str, Any]:
 
 
 def judged(
-    names: Sequence[str], original: TorchModel
+    names: Sequence[str], original: TorchModel, corpus: Path = HELD_OUT
 ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
     """Return the quality of the original, and of packages that are made, by recipe."""
-    texts = retrieval_texts(PACKAGE_PAIRS)
+    texts = retrieval_texts(PACKAGE_PAIRS, corpus)
     reference = embedded(original, texts)
     found = {}
     for name in names:

@@ -1,12 +1,13 @@
 """Students of all-MiniLM-L6-v2: quality, size and speed of their packages, and what each loss is worth.
 
 A row is a recipe of examples/recipes with a [distill] table; its package is made (which trains, and goes on
-where it was interrupted), judged in ONNX Runtime on English that nothing learnt from, and timed in turns with
-int8 alone. With --ablation: short trainings of one student, by loss and start, over seeds.
+where it was interrupted), judged in ONNX Runtime on English that nothing learnt from, once of the same Debian
+packages as the texts that taught and once of others, and timed in turns with int8 alone. With --judge: only
+judged and timed again. With --ablation: short trainings of one student, by loss and start, over seeds.
 
 Run from the checkout, after make demo and python -m tools.corpus build/corpus:
 python -m benchmarks.compression --packages minilm-int8 && python -m benchmarks.distillation [ROW ...]
-python -m benchmarks.distillation --ablation
+python -m benchmarks.distillation --ablation [ROW ...]
 Writes benchmarks/results/distillation.json (rows that were not named stay); then: make docs
 """
 
@@ -24,6 +25,7 @@ import numpy as np
 
 from benchmarks.compression import (
     BUILD,
+    HELD_OUT,
     PACKAGE_PAIRS,
     PAIRS,
     RECIPES,
@@ -35,7 +37,7 @@ from benchmarks.compression import (
     timed,
 )
 from benchmarks.quality import compare as compare_quality
-from edgekit import export
+from edgekit import compress_model, export, open_package
 from edgekit.compress.base import parameters_of
 from edgekit.compressing import compressed
 from edgekit.machine import read_machine, versions
@@ -47,21 +49,25 @@ from edgekit.store import dump_json, write_text
 from tools.demo import prepare
 
 OUTPUT = Path(__file__).parent / "results" / "distillation.json"
+IN_DOMAIN = ROOT / "build" / "corpus" / "in-domain.txt"
+
 ABLATED = "minilm-b"
-SHORT = {"samples": 12_800, "epochs": 3.0, "held_out": 128, "patience": 0}
-CACHE = BUILD / "teacher"
+SHORT = {"samples": 12_800, "epochs": 1.0, "held_out": 128, "patience": 0}
+ABLATION = BUILD.parent / "ablation"
+"""Folder of the students before they learn, and of the teacher's outputs."""
 SEEDS = (0, 1, 2)
 
 VARIANTS: dict[str, dict[str, Any]] = {
-    "cosine alone": {"losses": {"similarity": 0, "hidden": 0}},
-    "+ similarity in the batch": {"losses": {"hidden": 0}},
+    "cosine alone": {},
+    "+ similarity in the batch, a tenth": {"losses": {"similarity": 0.1}},
+    "+ similarity in the batch": {"losses": {"similarity": 1.0}},
     "+ hidden states": {"losses": {"hidden": 0.1}},
-    "+ relations": {"losses": {"hidden": 0, "relations": 1.0}},
-    "every other layer": {"losses": {"hidden": 0}},
-    "fresh": {"losses": {"hidden": 0}, "fresh": {"layers": 3, "ffn": 704}},
+    "+ relations": {"losses": {"relations": 1.0}},
+    "every other layer": {},
+    "fresh": {"fresh": {"layers": 3, "ffn": 512}},
 }
-"""Row of the ablation -> what differs from the recipe; each is the one above it and one thing more, up to the
-controls: evenly spaced layers without repair, and a student with random weights."""
+"""Row of the ablation -> what differs from the recipe. The last two are controls: evenly spaced layers and
+random neurons without repair, and random weights."""
 
 
 def rows() -> tuple[str, ...]:
@@ -69,39 +75,58 @@ def rows() -> tuple[str, ...]:
     return tuple(path.stem for path in sorted(RECIPES.glob("minilm-*.toml")) if "distill" in read_table(path))
 
 
-def packaged(name: str) -> dict[str, Any]:
-    """Make a recipe's int8 package, which stays in the build folder, and return what it is."""
-    result = export(recipe_from_table(read_table(RECIPES / f"{name}.toml")), BUILD / name, force=True)
-    folder = result.packages[0].path
-    steps = [r for r in result.reports[0].history if "quality" in r.facts]
-    training: Any = next(r for r in steps if r.step == "distillation")
+def package_of(name: str) -> Path:
+    """Return where a recipe's int8 package stays."""
+    return BUILD / name / "cpu-x86"
+
+
+def described(name: str) -> dict[str, Any]:
+    """Return what a recipe's package is and how it was made."""
+    package = open_package(package_of(name))
+    steps = [record for record in package.manifest["history"] if "quality" in record["facts"]]
+    training = next(record for record in steps if record["step"] == "distillation")
     return {
         "recipe": name,
-        "parameters": training.facts["parameters_after"],
-        "bytes": (folder / "model.onnx").stat().st_size,
-        "steps": [{"step": r.step, "did": r.did, "quality": r.facts["quality"]} for r in steps],
-        "curve": training.facts["curve"],
-        "training_seconds": round(training.seconds),
+        "parameters": training["facts"]["parameters_after"],
+        "bytes": package.model.stat().st_size,
+        "steps": [
+            {"step": r["step"], "did": r["did"], "quality": r["facts"]["quality"], "seconds": r["seconds"]}
+            for r in steps
+        ],
+        "curve": training["facts"]["curve"],
     }
+
+
+def start_of(name: str) -> Path | None:
+    """Return the student that a row of the ablation begins with, made if it is not there; None is fresh."""
+    if "fresh" in VARIANTS[name]:
+        return None
+    evenly = name == "every other layer"
+    folder = ABLATION / ("evenly" if evenly else "inherited")
+    if not folder.exists():
+        table = read_table(RECIPES / f"{ABLATED}.toml")
+        del table["distill"]
+        if evenly:
+            table["compress"]["layers"] |= {"choose": "every-kth", "repair": False}
+            table["compress"]["width"] |= {"importance": "random", "repair": False}
+        compress_model(recipe_from_table(table), folder)
+    return folder
 
 
 def ablated(
     name: str, seed: int, original: TorchModel, reference: np.ndarray, texts: Sequence[str]
 ) -> dict[str, float]:
     """Return the quality of a short training before quantization, with the seconds that it took."""
-    changes = VARIANTS[name]
-    whole = read_table(RECIPES / f"{ABLATED}.toml")
-    table = overlay(whole, {"seed": seed, "distill": {**SHORT, "cache": str(CACHE), **changes}})
-    if "fresh" in changes:
-        del table["compress"]
-    elif name == "every other layer":
-        table["compress"]["layers"] |= {"choose": "every-kth", "repair": False}
-        table["compress"]["width"] |= {"importance": "random", "repair": False}
+    start = start_of(name)
+    student = {} if start is None else {"student": str(start)}
+    changes = {**SHORT, "cache": str(ABLATION / "teacher"), **student, **VARIANTS[name]}
+    table = overlay(read_table(RECIPES / f"{ABLATED}.toml"), {"seed": seed, "distill": changes})
+    del table["compress"]
     recipe = recipe_from_table(table)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
-        start, data = sift(original, read_data(recipe, calibrates=True), recipe)
-        model = compressed(start, recipe, data, Path(scratch), Path(scratch) / "training")
+        teacher, data = sift(original, read_data(recipe, calibrates=True), recipe)
+        model = compressed(teacher, recipe, data, Path(scratch), Path(scratch) / "training")
         quality = compare_quality(reference, embedded(model, texts))
     return {**quality, "seconds": round(time.perf_counter() - started)}
 
@@ -110,13 +135,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure the rows that are named, or all, and keep the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rows", nargs="*")
+    parser.add_argument("--judge", action="store_true", help="only judge and time what is made, again")
     parser.add_argument("--ablation", action="store_true", help="short trainings by loss and start instead")
     options = parser.parse_args(arguments)
     known = tuple(VARIANTS) if options.ablation else rows()
     unknown = [name for name in options.rows if name not in known]
     if unknown:
         parser.error(f"no row {unknown[0]!r}; there are: {'; '.join(known)}")
-    empty: dict[str, Any] = {"rows": {}, "ablation": {}, "speeds": {}}
+    empty: dict[str, Any] = {"rows": {}, "teacher": {}, "ablation": {}, "speeds": {}}
     results = json.loads(OUTPUT.read_text(encoding="utf-8")) if OUTPUT.exists() else empty
     results |= {"machine": read_machine().to_json(), "versions": versions(), "short": SHORT}
     results |= {"pairs": PAIRS, "package_pairs": PACKAGE_PAIRS}
@@ -135,12 +161,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 write_text(OUTPUT, dump_json(results))
             return
         for name in options.rows or known:
-            results["rows"][name] = packaged(name)
+            if not options.judge:
+                export(recipe_from_table(read_table(RECIPES / f"{name}.toml")), BUILD / name, force=True)
+            results["rows"][name] = described(name)
             write_text(OUTPUT, dump_json(results))
-        results["original_package"], quality = judged(tuple(results["rows"]), original)
-        for name, found in quality.items():
-            results["rows"][name]["int8"] = found
-        results["speeds"] = timed((REFERENCE, *results["rows"]))
+        results["in_domain_pairs"] = len(retrieval_texts(PACKAGE_PAIRS, IN_DOMAIN)) // 2
+        made = tuple(results["rows"])
+        for key, corpus in (("int8", HELD_OUT), ("in_domain", IN_DOMAIN)):
+            results["teacher"][key], quality = judged(made, original, corpus)
+            for name, found in quality.items():
+                results["rows"][name][key] = found
+        results["speeds"] = timed((REFERENCE, *made))
         write_text(OUTPUT, dump_json(results))
 
 

@@ -13,6 +13,14 @@ Results = Mapping[str, Any]
 
 QUALITY = ("rank_correlation", "cosine_mean", "cosine_p05")
 
+HEAD_APART = (
+    "recipe", "like its lessons: retrieval kept", "rank correlation",
+    "other: retrieval kept", "rank correlation",
+)  # fmt: skip
+HEAD_STEPS = ("recipe", "step", "cosine, mean", "rank correlation")
+SHARES = (0, 0.05, 0.1, 0.25, 0.5, 0.75, 1)
+"""Of a training: where its curve is told."""
+
 ABOUT = """
 Students of all-MiniLM-L6-v2 ({parameters:,} parameters), each a recipe of `examples/recipes/`; measured like
 the rows of [compression.md](compression.md): the int8 file in ONNX Runtime, {pairs} questions with their
@@ -21,9 +29,17 @@ files timed in turns. {cpu}, ONNX Runtime {onnxruntime}, torch {torch}. Again:
 `python -m benchmarks.distillation`.
 """
 
+APART = """
+The same files on English of two kinds: *like its lessons* are {pairs} other questions and answers from the
+packages whose texts taught it, *other* are those of the table above.
+"""
+
+STEPS = """
+What each step cost and what training won back, in float, on other English:
+"""
+
 CURVES = """
-What the training of each won, in cosine and rank correlation to the teacher on texts like those it learnt
-from (held out) and, after it, on the other English before quantization.
+Closeness against examples seen: cosine (rank correlation) to the teacher on held-out texts like the lessons.
 """
 
 ABLATION = """
@@ -77,10 +93,11 @@ def distillation_tables(results: Results) -> str:
     )
     parts: list[str] = []
     if results["rows"]:
-        recall = results["original_package"]["recall_at_1"]
-        head = ("recipe", "stage", "cosine, mean", "rank correlation", "what was done")
+        recall = results["teacher"]["int8"]["recall_at_1"]
         parts += [about, packages_table(results["rows"], recall, results["speeds"])]
-        parts += [CURVES, table(head, _stages(results))]
+        parts += [APART.format(pairs=results["in_domain_pairs"]), table(HEAD_APART, _apart(results))]
+        parts += [STEPS, table(HEAD_STEPS, _steps(results))]
+        parts += [CURVES, _curves(results)]
     if results["ablation"]:
         seeds = len(next(iter(results["ablation"].values())))
         parts.append(ABLATION.format(**results["short"], seeds=seeds))
@@ -208,30 +225,44 @@ def _between(found: Mapping[str, float], form: str) -> str:
     return mean if low == high else f"{mean} ({low}–{high})"
 
 
-def _stages(results: Results) -> list[tuple[str, ...]]:
-    rows = []
-    for name, row in results["rows"].items():
-        first, last = row["curve"][0], row["curve"][-1]
-        for stage, point in (
-            (f"held out, {first['samples']:,} seen", first),
-            (f"{last['samples']:,} seen", last),
-        ):
-            found = point["quality"]
-            rows.append(
-                (f"`{name}`", stage, f"{found['cosine_mean']:.4f}", f"{found['rank_correlation']:.4f}", "")
-            )
-        for step in row["steps"]:
-            found = step["quality"]
-            rows.append(
-                (
-                    f"`{name}`",
-                    f"other English, after {step['step']}",
-                    f"{found['cosine_mean']:.4f}",
-                    f"{found['rank_correlation']:.4f}",
-                    step["did"].partition(":")[0].rstrip("."),
-                )
-            )
-    return rows
+def _apart(results: Results) -> list[tuple[str, ...]]:
+    teacher = results["teacher"]
+    return [
+        (f"`{name}`", *(cell for key in ("in_domain", "int8") for cell in _kept(row[key], teacher[key])))
+        for name, row in results["rows"].items()
+    ]
+
+
+def _kept(found: Results, teacher: Results) -> tuple[str, str]:
+    return f"{found['recall_at_1'] / teacher['recall_at_1']:.1%}", f"{found['rank_correlation']:.4f}"
+
+
+def _steps(results: Results) -> list[tuple[str, ...]]:
+    return [
+        (
+            f"`{name}`",
+            step["did"].partition(":")[0].rstrip("."),
+            f"{step['quality']['cosine_mean']:.4f}",
+            f"{step['quality']['rank_correlation']:.4f}",
+        )
+        for name, row in results["rows"].items()
+        for step in row["steps"]
+    ]
+
+
+def _curves(results: Results) -> str:
+    """Return one column of evaluations for each row, from the start to the end."""
+    curves = {name: row["curve"] for name, row in results["rows"].items()}
+    lines = [
+        (f"{share:.0%}", *(_point(curve[round(share * (len(curve) - 1))]) for curve in curves.values()))
+        for share in SHARES
+    ]
+    return table(("of the training", *(f"`{name}`" for name in curves)), lines)
+
+
+def _point(point: Results) -> str:
+    found = point["quality"]
+    return f"{point['samples']:,}: {found['cosine_mean']:.4f} ({found['rank_correlation']:.4f})"
 
 
 def _ablation(results: Results, recall: float) -> list[tuple[str, ...]]:

@@ -24,7 +24,8 @@ POINTS = [
 RESULTS = {
     "parameters": 1000,
     "original": {**QUALITY, "recall_at_1": 0.8},
-    "original_package": {**QUALITY, "recall_at_1": 0.8},
+    "teacher": {"int8": {**QUALITY, "recall_at_1": 0.8}, "in_domain": {**QUALITY, "recall_at_1": 0.5}},
+    "in_domain_pairs": 5,
     "package_pairs": 10,
     "machine": {"cpu": "a CPU"},
     "versions": {"onnxruntime": "1.31", "torch": "2.13"},
@@ -35,6 +36,7 @@ RESULTS = {
             "parameters": 5e6,
             "bytes": 7e6,
             "int8": QUALITY,
+            "in_domain": QUALITY,
             "steps": [{"step": "layers", "did": "Kept 2 of 6: more.", "quality": QUALITY}],
             "curve": POINTS,
         }
@@ -66,8 +68,9 @@ def test_every_student_of_digits_is_a_request_that_can_be_made(name):
 def test_the_tables_tell_packages_stages_and_what_each_loss_is_worth():
     page = distillation_tables(RESULTS)
     assert "| `a` | 5.0 M | 7.0 MB | 50.0% | 0.9000 | 0.9500 | 0.8000 | 3.00x (2.90–3.10) |" in page
-    assert "| `a` | 6,400 seen | 0.7000 | 0.6000 |  |" in page
-    assert "after layers | 0.9500 | 0.9000 | Kept 2 of 6 |" in page
+    assert "| `a` | 80.0% | 0.9000 | 50.0% | 0.9000 |" in page
+    assert "| `a` | Kept 2 of 6 | 0.9500 | 0.9000 |" in page
+    assert "| 100% | 6,400: 0.7000 (0.6000) |" in page
     assert "0.9600 (0.9500–0.9700)" in page
 
 
