@@ -6,7 +6,7 @@ from edgekit.distillation import LossOptions
 from edgekit.errors import RecipeError
 
 USUAL: dict[str, dict[str, float]] = {
-    "sentence-embedding": {"cosine": 1.0, "similarity": 1.0, "contrastive": 0.0},
+    "sentence-embedding": {"cosine": 1.0, "similarity": 0.0, "contrastive": 0.0},
     "feature-extraction": {"cosine": 1.0},
     "text-classification": {"soft": 1.0, "hard": 0.5, "reverse": 0.0},
     "token-classification": {"soft": 1.0, "hard": 0.5, "reverse": 0.0},
@@ -16,6 +16,10 @@ USUAL: dict[str, dict[str, float]] = {
     "text-generation": {"soft": 1.0, "hard": 0.0, "reverse": 0.0},
 }
 """Task -> the losses on its outputs, with what each counts where the options say nothing.
+
+Similarities within a batch count nothing: at a temperature of 0.05 they outweigh the cosine. A student of
+all-MiniLM-L6-v2 with two layers, at a rate of 1e-4, brought 1 - cosine from 0.191 to 0.153 in 12,800 samples
+without them, and to 0.188 in 25,600 with them, where its rank correlation on other texts was lower as well.
 
 Next tokens are learnt from the teacher alone, as the student is to stay close to it and not to the text.
 Source: Muralidharan et al. 2024, arXiv:2407.14679 (Minitron), whose best practice is the teacher's logits.
