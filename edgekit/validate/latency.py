@@ -18,6 +18,7 @@ from edgekit.record import LatencyPoint
 
 WARM_UP_RUNS = 8
 _BOOTSTRAPS = 2000
+_PICKS = 2**20  # of runs, drawn at once: 16 MB
 _CONFIDENCE = 0.95
 # Also stop after this long at one point: a big model on a slow CPU gives fewer runs and a wider interval.
 _SECONDS_PER_MODEL = 10.0
@@ -115,8 +116,10 @@ def bootstrap_ratio(
     Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, percentile interval.
     """
     ratios = float_ms / quantized_ms
-    picks = np.random.default_rng(seed).integers(0, len(ratios), (_BOOTSTRAPS, len(ratios)))
-    medians = np.median(ratios[picks], axis=1)
+    rng, together = np.random.default_rng(seed), max(1, _PICKS // len(ratios))
+    sizes = [min(together, _BOOTSTRAPS - start) for start in range(0, _BOOTSTRAPS, together)]
+    picks = (rng.integers(0, len(ratios), (size, len(ratios))) for size in sizes)
+    medians = np.concatenate([np.median(ratios[pick], axis=1) for pick in picks])
     tail = (1 - confidence) / 2
     low, high = np.quantile(medians, [tail, 1 - tail])
     return float(np.median(ratios)), float(low), float(high)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from edgekit.errors import ModelError
 from edgekit.golden import Golden, GoldenBatch
+from edgekit.validate import latency
 from edgekit.validate.latency import bootstrap_ratio, inputs_of_shape, measure_latency, time_in_turns
 
 
@@ -53,6 +54,14 @@ def test_the_interval_holds_the_ratio_and_widens_with_noise(ratio, seed):
 def test_the_interval_is_the_same_for_the_same_times():
     times = np.random.default_rng(0).uniform(1, 2, (2, 40))
     assert bootstrap_ratio(*times) == bootstrap_ratio(*times)
+
+
+def test_the_interval_is_that_of_resampling_all_at_once_however_few_are_drawn_together(monkeypatch):
+    times = np.random.default_rng(3).gamma(3, 1, (2, 40))
+    whole = bootstrap_ratio(*times)
+    for picks in (1, 1000):
+        monkeypatch.setattr(latency, "_PICKS", picks)
+        assert bootstrap_ratio(*times) == whole
 
 
 def test_shapes_are_made_from_the_longest_row_without_padding(golden):
