@@ -1,7 +1,7 @@
 """A small Llama teaches a student of half its layers, and an encoder one of half its: which keeps more?
 
 The decoder is trained here, on one thread, from a fixed seed (`benchmarks.small_llama`, for longer); its
-student is what `edgekit compress --layers 3` leaves of six. Its rows: not trained; the next token alone,
+student is what `edgekit compress --layers 3` leaves of its six. Its rows: not trained; the next token alone,
 without the teacher; forward KL; reverse KL; each of both with half of the batches written by the student and
 graded by the teacher. All run the same steps on the same texts and keep their last weights. Held-out texts
 tell the perplexity over the teacher's, how often the most likely next token is the teacher's, and the loss,
@@ -14,7 +14,7 @@ them: the encoder has seen a billion sentences, the decoder a million tokens.
 
 Run from the checkout, after make demo and python -m tools.corpus build/corpus:
 OMP_NUM_THREADS=1 python -m benchmarks.distillation_llama [ROW ...]
-Larger: --updates 10000 --texts 100000 --steps 5000 --seeds 5
+Larger: --updates 10000 --texts 100000 --steps 5000 --seeds 5; smaller students: --layers 2
 The models stay in build/llama, and are not trained again. Writes
 benchmarks/results/distillation_llama.json (rows that were not named stay); then: make docs
 """
@@ -57,7 +57,8 @@ EVALUATED = 200
 WRITTEN_TOKENS = 32
 SHORTEST, LONGEST = 40, 300
 """Characters of a text."""
-COMPRESS = {"samples": 512, "layers": {"keep": 3}}
+FITTED = 512
+"""Texts that the layers that stay are fitted to."""
 SCHEDULE = {"batch": 32, "learning_rate": 0.001, "precision": "bf16"}
 
 NEXT = {"soft": 0, "hard": 1}
@@ -167,10 +168,11 @@ def _nearest(embeddings: np.ndarray) -> np.ndarray:
     return np.asarray(similar.argmax(axis=1))
 
 
-def compress(path: Path, output: Path) -> None:
+def compress(path: Path, layers: int, output: Path) -> None:
     """Write what a student is before it learns."""
-    data = {"data": str(FOLDER / "general.txt"), "samples": COMPRESS["samples"]}
-    table = {"model": str(path), "calibration": data, "compress": COMPRESS}
+    data = {"data": str(FOLDER / "general.txt"), "samples": FITTED}
+    kept = {"samples": FITTED, "layers": {"keep": layers}}
+    table = {"model": str(path), "calibration": data, "compress": kept}
     compress_model(recipe_from_table({**table, "validation": {"samples": 64}}), output)
 
 
@@ -179,6 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("rows", nargs="*")
     parser.add_argument("--updates", type=int, default=1200, help="of 1024 tokens, for the decoder's teacher")
+    parser.add_argument("--layers", type=int, default=3, help="of six that the students keep")
     parser.add_argument("--texts", type=int, default=4000, help="to learn from")
     parser.add_argument("--steps", type=int, default=100, help="of 32 texts, for every student")
     parser.add_argument("--seeds", type=int, default=3)
@@ -204,9 +207,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for kind, path in teachers.items():
             names = [name for name in options.rows or ROWS if name.startswith(kind)]
             teacher = load(ModelRef(str(path)), None, scratch=scratch)
-            small = FOLDER / f"{path.name}-3-layers"
+            small = FOLDER / f"{path.name}-{options.layers}-layers"
             if not small.exists():
-                compress(path, small)
+                compress(path, options.layers, small)
             start = load(ModelRef(str(small)), teacher.task, scratch=scratch)
             scale = (DecoderScale if kind == "decoder" else EncoderScale)(teacher, FOLDER)
             facts[kind] = {

@@ -71,13 +71,13 @@ DECODER = """
 ### A small language model
 
 A Llama of {teacher_parameters:,} parameters, trained on {trained_tokens:,} tokens for this table (perplexity
-{perplexity:.0f} on held-out texts), and students of three of its six layers ({student_parameters:,}
+{perplexity:.0f} on held-out texts), and students of {layers} of its six layers ({student_parameters:,}
 parameters) that learnt from {seen:,} texts; mean and range over {seeds} seeds, before quantization. *Its own
 texts*: how unlikely the teacher deems what the student writes. Again: `{command}`.
 """
 
 BOTH = """
-Beside an encoder: all-MiniLM-L6-v2 with three of its six layers, taught on the same texts for as many steps.
+Beside an encoder: all-MiniLM-L6-v2 with {layers} of its six layers, taught on the same texts, as many steps.
 *First choice* is the nearest of {others} other texts for the encoder, the next of {vocabulary:,} tokens for
 the decoder, here the student of the lowest KL; the loss is 1 - cosine, and KL.
 """
@@ -159,9 +159,12 @@ def llama_section(results: Results) -> str:
         perplexity=decoder["perplexity"],
         seen=sizes["steps"] * sizes["batch"],
         seeds=sizes["seeds"],
+        layers=sizes["layers"],
         command=results["command"],
     )
-    beside = BOTH.format(others=sizes["evaluated"] - 1, vocabulary=sizes["vocabulary"])
+    beside = BOTH.format(
+        layers=sizes["layers"], others=sizes["evaluated"] - 1, vocabulary=sizes["vocabulary"]
+    )
     head = (
         "student", "perplexity over the teacher's", "same next token", "KL", "of other English: perplexity",
         "same next token", "its own texts, nats per token",

@@ -141,7 +141,7 @@ def test_a_language_model_stands_beside_an_encoder_by_its_best_student():
         {
             "command": "c",
             "sizes": {"steps": 2, "batch": 4, "seeds": 1, "evaluated": 200, "vocabulary": 4096}
-            | {"trained_tokens": 1024},
+            | {"trained_tokens": 1024, "layers": 3},
             "teachers": {"decoder": teacher, "encoder": {}},
             "rows": {
                 "decoder, not trained": row(2.0, 0.4, 0.8),
