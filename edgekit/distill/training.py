@@ -50,6 +50,9 @@ _SMALLEST_SCALE = 1.0
 """Of the loss in fp16. The scaler halves it at every overflow, from 65536: below 1 it is not the scale that
 makes gradients overflow."""
 
+_FUSED = ("cpu", "cuda")
+"""Where AdamW is one kernel: 10 ms instead of 75 for the 15 million weights of a small BERT, on one core."""
+
 
 def train(
     student: TorchModel,
@@ -169,6 +172,7 @@ class _Run:
         self.optimizer = torch.optim.AdamW(
             parameter_groups(self.learner.module, self.parameters, self.plan.weight_decay),
             lr=self.plan.learning_rate,
+            fused=self.processes.device.type in _FUSED,
         )
         self.scaler = torch.amp.GradScaler("cuda", enabled=self.plan.precision == "fp16")
         per_step = min(self.plan.samples_per_step, len(self.samples))
