@@ -12,8 +12,16 @@ from edgekit.compress.base import Data, parameters_of
 from edgekit.compress.judge import Judge
 from edgekit.compression import CompressOptions, WidthOptions
 from edgekit.data import Sample, split
-from edgekit.distilling import COMPRESS_RECORD, distilled, forget_training, student_of, training_folder
+from edgekit.distilling import (
+    COMPRESS_RECORD,
+    distilled,
+    forget_training,
+    lesson_of,
+    student_of,
+    training_folder,
+)
 from edgekit.errors import DataError, RecipeError
+from edgekit.finishing import finish_profile, finished
 from edgekit.latency_table import LatencyTable
 from edgekit.machine import versions
 from edgekit.model import ModelRef, TorchModel
@@ -170,11 +178,37 @@ def compressed(
         student = student_of(model, original, recipe, data.calibration, scratch)
         if student is not model:
             student = _judged(student, reference)
-        model = _judged(distilled(student, original, recipe, data.held_out, state, progress), reference)
+        model = _taught(student, original, recipe, data, state, reference, progress)
     for name, step in steps:
         if name in AFTER_TRAINING:
             model = run(model, name, step)
     return settled(model, scratch)
+
+
+def _taught(
+    student: TorchModel,
+    original: TorchModel,
+    recipe: Recipe,
+    data: UserData,
+    state: Path,
+    reference: Reference,
+    progress: Progress,
+) -> TorchModel:
+    """Return the student after its training in float, and then with a target's codes where that is wanted."""
+    options = recipe.distill
+    assert options is not None
+    if options.finish is not None:
+        finish_profile(recipe, student.task)  # before hours of training
+    elif options.steps == 0:
+        raise RecipeError(
+            "[distill] steps = 0 trains nothing", "Give steps, or leave them to --finish-for TARGET."
+        )
+    lesson = lesson_of(student, original, recipe, data.held_out, state, progress)
+    if options.steps != 0:
+        student = _judged(distilled(student, original, recipe, lesson, state, progress), reference)
+    if options.finish is not None:
+        student = _judged(finished(student, original, recipe, lesson, state / "finish", progress), reference)
+    return student
 
 
 def _looked_at(

@@ -51,6 +51,20 @@ class ChangeOptions(_Table):
     norms: Literal["one-per-layer"] | None = None
 
 
+class FinishOptions(_Table):
+    """More steps in which the student computes with a target's 8-bit codes, and learns to live with them.
+
+    Attributes:
+        target: Whose codes; None takes the request's first target.
+        steps: Optimizer steps.
+        learning_rate: At the end of the warm-up.
+    """
+
+    target: str | None = None
+    steps: PositiveInt = 500
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 5e-5
+
+
 class LossOptions(_Table):
     """What each loss counts; None takes what suits the task.
 
@@ -104,7 +118,7 @@ class DistillOptions(_Table):
         samples: How many of them at most.
         held_out: How many more are kept apart to choose the best checkpoint by.
         epochs: How often each sample is seen; used where `steps` is not given.
-        steps: Optimizer steps.
+        steps: Optimizer steps; 0 leaves the student to `finish`.
         batch: Samples of a forward; losses within a batch compare so many.
         accumulate: Forwards of an optimizer step.
         learning_rate: At the end of the warm-up.
@@ -118,6 +132,7 @@ class DistillOptions(_Table):
         cache: Folder for the teacher's outputs, kept for other students; None keeps them while this one
             learns.
         losses: What each loss counts.
+        finish: Train on with the codes of an 8-bit target; None does not.
     """
 
     student: str | None = None
@@ -129,7 +144,7 @@ class DistillOptions(_Table):
     samples: PositiveInt = 200_000
     held_out: PositiveInt = 256
     epochs: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 3.0
-    steps: PositiveInt | None = None
+    steps: Annotated[int, Field(ge=0)] | None = None
     batch: PositiveInt = 64
     accumulate: PositiveInt = 1
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 3e-4
@@ -142,3 +157,4 @@ class DistillOptions(_Table):
     patience: Annotated[int, Field(ge=0)] = 5
     cache: str | None = None
     losses: LossOptions = LossOptions()
+    finish: FinishOptions | None = None

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from edgekit.compress.anatomy import FAMILIES
 from edgekit.compress.base import parameters_of, sizes
 from edgekit.compress.judge import Judge
 from edgekit.data import MIN_HELD_OUT, Sample, split
-from edgekit.distill.cache import teacher_cache
+from edgekit.distill.cache import TeacherCache, teacher_cache
 from edgekit.distill.fingerprint import model_sha256
 from edgekit.distill.objective import Objective, wanted_outputs
 from edgekit.distill.student import changed, fresh_student, refuse_unfit
@@ -83,37 +83,56 @@ def student_of(
         student = _loaded(options.student, teacher, recipe, scratch)
     elif options.fresh is not None:
         student = fresh_student(teacher, options.fresh, recipe.seed, scratch)
-    student = changed(student, options.changes, scratch, samples)
+    student = replace(changed(student, options.changes, scratch, samples), trained=None)
     refuse_unfit(teacher, student)
     return student
 
 
-def distilled(
+@dataclass(frozen=True)
+class Lesson:
+    """What there is to learn, and by what a student is judged on the way.
+
+    Attributes:
+        samples: To learn from.
+        held_out: To choose the best checkpoint by.
+        weights: What each loss counts.
+        cache: The teacher's outputs for `samples`.
+        evaluate: Gives a student's quality on `held_out` by name; `closeness` is what training watches.
+        identity: The teacher and the data, in digests.
+    """
+
+    samples: tuple[Sample, ...]
+    held_out: tuple[Sample, ...]
+    weights: Mapping[str, float]
+    cache: TeacherCache
+    evaluate: Callable[[TorchModel], Mapping[str, float]]
+    identity: Mapping[str, str]
+
+
+def lesson_of(
     student: TorchModel,
     teacher: TorchModel,
     recipe: Recipe,
     unseen: tuple[Sample, ...],
     state: Path,
     progress: Progress = silent,
-) -> TorchModel:
-    """Return the student after training, with the record of how it went.
+) -> Lesson:
+    """Return what a teacher teaches a student.
 
     Args:
         student: Who learns, see `student_of`.
         teacher: The original.
-        recipe: Its `[distill]` says how.
+        recipe: Its `[distill]` names the data and the losses.
         unseen: Held-out samples that must not be learnt from.
-        state: Folder for checkpoints and the teacher's outputs, where an interrupted training goes on.
-        progress: Told of each stage and of the training's rate, loss and time left.
+        state: Folder for the teacher's outputs, unless the recipe names another.
+        progress: Told of each stage.
 
     Raises:
         RecipeError: A loss is asked for that this task or this data does not have.
-        DataError: There is too little data, or it is not what an interrupted training began with.
-        TrainingError: A loss became NaN or infinite.
+        DataError: There is too little data.
     """
     options = recipe.distill
     assert options is not None
-    clock = Clock()
     samples, held_out, digest = _samples(recipe, teacher, unseen)
     labelled = all(sample.label is not None for sample in samples)
     weights = weights_of(
@@ -123,51 +142,82 @@ def distilled(
     cache = teacher_cache(
         teacher, samples, wanted, Path(options.cache) if options.cache else state / "teacher", progress
     )
-    objective = Objective(teacher, cache, student, weights, options.losses, _kept(student), recipe.seed)
-    plan = _plan(options, len(samples), recipe.seed)
     progress("distill", "measuring the student before it learns", None)
     judge, reference = Judge.of(teacher, held_out), Reference.of(teacher, held_out)
 
     def evaluate(model: TorchModel) -> Mapping[str, float]:
         return {"closeness": -judge.loss(model), **reference.quality(model)}
 
-    asked = options.model_dump(mode="json", exclude={"cache", "student"})
-    identity = {
-        "teacher": teacher.source_sha256,
-        "student": model_sha256(student),
-        "data": digest,
-        "options": sha256_json({**asked, "seed": recipe.seed}),
-    }
+    identity = {"teacher": teacher.source_sha256, "data": digest}
+    return Lesson(samples, held_out, weights, cache, evaluate, identity)
+
+
+def distilled(
+    student: TorchModel,
+    teacher: TorchModel,
+    recipe: Recipe,
+    lesson: Lesson,
+    state: Path,
+    progress: Progress = silent,
+) -> TorchModel:
+    """Return the student after training, with the record of how it went.
+
+    Args:
+        student: Who learns, see `student_of`.
+        teacher: The original.
+        recipe: Its `[distill]` says how.
+        lesson: What the teacher teaches.
+        state: Folder for checkpoints, where an interrupted training goes on.
+        progress: Told of the training's rate, loss and time left.
+
+    Raises:
+        DataError: Something is other than what an interrupted training began with.
+        TrainingError: A loss became NaN or infinite.
+    """
+    options = recipe.distill
+    assert options is not None
+    clock = Clock()
+    objective = Objective(
+        teacher, lesson.cache, student, lesson.weights, options.losses, _kept(student), recipe.seed
+    )
+    plan = plan_of(options, len(lesson.samples), recipe.seed)
+    asked = options.model_dump(mode="json", exclude={"cache", "student", "finish"})
     trained = train(
         student,
-        samples,
+        lesson.samples,
         objective,
         plan,
-        evaluate=evaluate,
+        evaluate=lesson.evaluate,
         watch="closeness",
         folder=state,
-        identity=identity,
+        identity={
+            **lesson.identity,
+            "student": model_sha256(student),
+            "options": sha256_json({**asked, "seed": recipe.seed}),
+        },
         progress=progress,
     )
-    return _finished(student, trained, plan, weights, len(samples), len(held_out), clock)
-
-
-def _finished(
-    student: TorchModel,
-    trained: Trained,
-    plan: TrainingPlan,
-    weights: Mapping[str, float],
-    samples: int,
-    held_out: int,
-    clock: Clock,
-) -> TorchModel:
-    """Return the trained student with its record, which holds no times: they are not the artifact's."""
-    first, best = trained.points[0], next(p for p in trained.points if p.step == trained.best_step)
+    best = trained.points[[point.step for point in trained.points].index(trained.best_step)]
     did = (
         f"Trained for {trained.steps_run:,} steps of {plan.batch * plan.accumulate} samples"
-        f" ({samples:,} distinct); the best of {len(trained.points)} evaluations is at step {best.step:,}: "
-        f"loss on held-out samples {-first.quality['closeness']:.4f} -> {-best.quality['closeness']:.4f}."
+        f" ({len(lesson.samples):,} distinct); the best of {len(trained.points)} evaluations is at step"
+        f" {best.step:,}: {loss_on_the_way(trained)}."
     )
+    facts = {**sizes(student, trained.student), **training_facts(trained, plan, lesson.weights, lesson)}
+    record = clock.record("distill", "distillation", did, **facts)
+    return replace(trained.student, history=(*student.history, record))
+
+
+def loss_on_the_way(trained: Trained) -> str:
+    """Return in words what a training did for the samples that are held out."""
+    first, best = (next(p for p in trained.points if p.step == step) for step in (0, trained.best_step))
+    return f"loss on held-out samples {-first.quality['closeness']:.4f} -> {-best.quality['closeness']:.4f}"
+
+
+def training_facts(
+    trained: Trained, plan: TrainingPlan, weights: Mapping[str, float], lesson: Lesson
+) -> dict[str, Any]:
+    """Return what the record of a training holds; no times among it: they are not the artifact's."""
     curve = [
         {
             "step": point.step,
@@ -178,22 +228,17 @@ def _finished(
         }
         for point in trained.points
     ]
-    record = clock.record(
-        "distill",
-        "distillation",
-        did,
-        **sizes(student, trained.student),
-        losses=dict(weights),
-        steps=trained.steps_run,
-        steps_planned=plan.steps,
-        batch=plan.batch * plan.accumulate,
-        stopped_early=trained.stopped_early,
-        best_step=trained.best_step,
-        samples=samples,
-        held_out=held_out,
-        curve=curve,
-    )
-    return replace(trained.student, history=(*student.history, record))
+    return {
+        "losses": dict(weights),
+        "steps": trained.steps_run,
+        "steps_planned": plan.steps,
+        "batch": plan.batch * plan.accumulate,
+        "stopped_early": trained.stopped_early,
+        "best_step": trained.best_step,
+        "samples": len(lesson.samples),
+        "held_out": len(lesson.held_out),
+        "curve": curve,
+    }
 
 
 def _samples(
@@ -232,7 +277,8 @@ def _sifted(teacher: TorchModel, samples: tuple[Sample, ...]) -> tuple[Sample, .
     return tuple(replace(sample, label=labels[id(sample.value)]) for sample in found)
 
 
-def _plan(options: DistillOptions, samples: int, seed: int) -> TrainingPlan:
+def plan_of(options: DistillOptions, samples: int, seed: int) -> TrainingPlan:
+    """Return how `[distill]` trains on so many samples."""
     each = options.batch * options.accumulate
     steps = options.steps or max(1, math.ceil(options.epochs * samples / each))
     import torch

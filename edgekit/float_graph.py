@@ -7,7 +7,7 @@ is worked on: nothing after that needs PyTorch, and the caller can let go of the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgekit.golden import Golden
@@ -211,6 +211,7 @@ def make_float_graph(job: Job, key: FloatKey, start: Exported) -> FloatGraph:
     let_go()
     singles = SingleBatches(preprocessor, samples, longest=whole)
     calibration = run_calibration(optimized, singles, run, folder, every_tensor=whole)
+    calibration = replace(calibration, trained=job.model.trained)
     audit = audit_calibration(calibration, job.recipe.calibration.samples)
     batch = shape.batch if shape else None
     tried_on = golden_batches(preprocessor, samples[:TUNING_SAMPLES], batch=batch)

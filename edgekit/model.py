@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from edgekit.tasks.base import Preprocessor
+    from edgekit.trained_scales import TrainedScales
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ class TorchModel:
         config: The model's own configuration as JSON values (empty for a plain module).
         source_sha256: Digest of the weights and configuration, so that a recipe can pin them.
         history: What was done so far.
+        trained: The codes that its last training steps had in them; whoever changes a weight drops them.
     """
 
     module: torch.nn.Module
@@ -113,6 +115,7 @@ class TorchModel:
     config: dict[str, Any] = field(default_factory=dict)
     source_sha256: str = ""
     history: tuple[StepRecord, ...] = ()
+    trained: TrainedScales | None = None
 
 
 @dataclass(frozen=True)
@@ -128,11 +131,20 @@ class ModelFacts:
     files: tuple[Path, ...]
     config: dict[str, Any]
     source_sha256: str
+    trained: TrainedScales | None = None
 
     @classmethod
     def of(cls, model: TorchModel) -> ModelFacts:
         """Take them from a model."""
-        return cls(model.task, model.preprocessor, model.name, model.files, model.config, model.source_sha256)
+        return cls(
+            model.task,
+            model.preprocessor,
+            model.name,
+            model.files,
+            model.config,
+            model.source_sha256,
+            model.trained,
+        )
 
 
 @dataclass(frozen=True)

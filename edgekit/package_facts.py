@@ -19,6 +19,7 @@ from edgekit.report.wording import HEADLINE_CHECKS, number
 from edgekit.validate.inspection import inspect_file
 
 _FURTHER = ("accuracy_quantized", "rank_correlation", "perplexity_ratio")
+_TRAININGS = (("distill", "distillation"), ("distill", "finish"))
 _AGAIN = "Export the model again."
 
 
@@ -103,7 +104,9 @@ def _read(package: Package, label: str, references: list[tuple[int, np.ndarray]]
             model=str(manifest["model"]["name"]),
             target=str(manifest["target"]),
             techniques=tuple(
-                str(r["step"]) for r in history if r["stage"] == "compress" or r["step"] == "distillation"
+                str(r["step"])
+                for r in history
+                if r["stage"] == "compress" or (r["stage"], r["step"]) in _TRAININGS
             ),
             form=form_of(history),
             steps=steps,

@@ -30,6 +30,7 @@ VALUES = (
     "record",
     "runtime",
     "store",
+    "trained_scales",
 )
 """One floor whose files build on each other; a cycle among them fails at import."""
 
@@ -50,6 +51,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("verification", "package_facts"),
     ("preflight", "revalidation", "explaining", "comparing", "mixed", "tuning", "reference"),
     ("distilling",),
+    ("finishing",),
     ("compressing",),
     ("float_graph",),
     ("forms",),
@@ -66,7 +68,7 @@ TYPES_ONLY = {("model", "tasks")}
 
 OWNERS: dict[str, tuple[str, ...]] = {
     "accelerate": ("distill/training",),
-    "torch": ("structure", "source", "to_onnx", "compress", "distill", "distilling"),
+    "torch": ("structure", "source", "to_onnx", "compress", "distill", "distilling", "finishing"),
     "torch_pruning": ("compress/channel_groups",),
     "transformers": ("source", "to_onnx"),
     "optimum": ("source", "to_onnx"),

@@ -49,6 +49,9 @@ _FRESH = ("layers", "hidden", "heads", "ffn")
 )
 @click.option("--precision", help="fp32, bf16 or fp16.  [default: bf16 on a GPU, else fp32]")
 @click.option("--patience", type=int, help="Stop after so many evaluations without gain.  [default: 5]")
+@click.option("--finish-for", help="Train on with the 8-bit codes of this target, such as cpu-x86.")
+@click.option("--finish-steps", type=int, help="For so many optimizer steps.  [default: 500]")
+@click.option("--embeddings", help="int8 or int4 tables in that, as the export will store them.")
 @click.option("--cache", help="Folder that keeps the teacher's outputs for other students.")
 @click.option("--seed", type=int, help="Seed of every random choice.  [default: 0]")
 @click.option("--max-length", type=int, help="Longest token sequence.  [default: the model's]")
@@ -92,6 +95,8 @@ def _recipe(path: Path | None, flags: dict[str, Any]) -> Recipe:
         "changes": {key: flags[key] for key in ("activation", "norms") if flags[key]} or None,
         "losses": {key: value for key, value in losses.items() if value is not None} or None,
     }
+    finish = {"target": flags["finish_for"], "steps": flags["finish_steps"]}
+    distill["finish"] = {key: value for key, value in finish.items() if value is not None} or None
     validation = flags["validation"]
     table = {
         "model": flags["teacher"],
@@ -104,6 +109,7 @@ def _recipe(path: Path | None, flags: dict[str, Any]) -> Recipe:
             "label_column": flags["label_column"] if validation else None,
             "samples": flags["validation_samples"],
         },
+        "quantize": {"embeddings": flags["embeddings"]},
         "distill": {key: value for key, value in distill.items() if value is not None},
     }
     merged = overlay(read_table(path) if path else {}, table)

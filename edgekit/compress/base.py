@@ -51,7 +51,7 @@ def branch(model: TorchModel) -> TorchModel:
     Replace a parameter, never write into it: the model that this one came from holds it too.
     """
     memo = {id(tensor): tensor for tensor in (*model.module.parameters(), *model.module.buffers())}
-    return replace(model, module=copy.deepcopy(model.module, memo))
+    return replace(model, module=copy.deepcopy(model.module, memo), trained=None)
 
 
 def finished(model: TorchModel, record: StepRecord) -> TorchModel:

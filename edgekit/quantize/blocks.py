@@ -75,6 +75,26 @@ def block_codes(table: np.ndarray) -> BlockCodes:
     return BlockCodes(codes, scale, zero if own else None, lost / energy if energy else 0.0)
 
 
+def codes_at(table: np.ndarray, scale: np.ndarray, zero_point: np.ndarray | None) -> BlockCodes:
+    """Return a table in 4 bits with the scales and zero points that are given.
+
+    Args:
+        table: float32 [rows, columns].
+        scale: Per block, float32 [rows, blocks].
+        zero_point: Per block, uint8 [rows, blocks]; None where it is `MIDDLE` everywhere.
+    """
+    zero = np.full(scale.shape, MIDDLE, np.uint8) if zero_point is None else zero_point
+    codes, lost, energy = np.empty(table.shape, np.uint8), 0.0, 0.0
+    for start in range(0, len(table), _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        cut = _in_blocks(table[part])
+        found, _, _, errors = _coded(cut, scale[part], zero[part])
+        codes[part] = found.reshape(len(cut), -1)[:, : table.shape[1]]
+        lost += float(errors.sum(dtype=np.float64))
+        energy += float(np.square(cut, dtype=np.float64).sum())
+    return BlockCodes(codes, scale, zero_point, lost / energy if energy else 0.0)
+
+
 def _in_blocks(table: np.ndarray) -> np.ndarray:
     """Return [rows, blocks, BLOCK], zeros behind the end of each row."""
     short = -table.shape[1] % BLOCK

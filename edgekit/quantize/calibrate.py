@@ -26,6 +26,7 @@ from edgekit.quantize.plan import make_plan
 from edgekit.quantize.statistics import DataSeen, Statistics, graph_sha256, load, save, seen_in
 from edgekit.quantize.windows import KeptInputs
 from edgekit.record import Clock, StepRecord
+from edgekit.trained_scales import TrainedScales
 
 CHECKPOINT_BATCHES = 64
 """Batches between two checkpoints: what a kill can cost, a few seconds of a small transformer."""
@@ -46,6 +47,7 @@ class Calibration:
         resumed_from: Batches that a checkpoint spared. Neither is in the record, for the same statistics
             have to make the same package.
         inputs: A few of the inputs, to measure on what form of a convolution loses least.
+        trained: Scales that the model was trained with; they come with the model, not from the data.
     """
 
     tensors: Mapping[str, TensorStats]
@@ -55,6 +57,7 @@ class Calibration:
     passes: int = 1
     resumed_from: int = 0
     inputs: tuple[Batch, ...] = ()
+    trained: TrainedScales | None = None
 
 
 def calibrate(

@@ -134,6 +134,30 @@ def solve(
     return LinearSolution(affine, None if alpha is None else smoothing, alpha, quantized, error, plain)
 
 
+def at_fixed_codes(
+    stats: TensorStats, weights: Sequence[np.ndarray], rules: LinearRules, affine: Affine
+) -> LinearSolution:
+    """Return the 8-bit form whose activation has given codes: no smoothing, weights rounded to nearest.
+
+    Args:
+        stats: Of the activation; must hold rows.
+        weights: Each [K, N_i], float32.
+        rules: What is allowed.
+        affine: Codes of the activation.
+    """
+    made = [
+        quantize_product_weight(weight, per_channel=rules.per_channel, saturation_safe=rules.reduce_range)
+        for weight in weights
+    ]
+    quantized = tuple(
+        QuantizedWeight(codes, scale, np.zeros(codes.shape[1], np.float32)) for codes, scale in made
+    )
+    rows = stats.rows[:_ROWS_SEARCHED]
+    found = np.concatenate([affine.fake(rows) @ (w.codes * w.scale) for w in quantized], axis=1)
+    error = _lost(found, rows @ np.concatenate(weights, axis=1))
+    return LinearSolution(affine, None, None, quantized, error, error)
+
+
 def _lost(found: np.ndarray, target: np.ndarray) -> float:
     """Return the energy of the error over the energy of the target."""
     energy = float(np.mean(target**2, dtype=np.float64)) or 1.0

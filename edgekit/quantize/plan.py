@@ -30,6 +30,9 @@ _OWN_RANGE = ("AveragePool", "GlobalAveragePool", "Sigmoid", "LeakyRelu")
 _JOINS = ("Add", "Mul", "Concat")
 _FEW_TERMS = 32
 
+SMALLEST_TABLE = 4096
+"""Numbers of a table below which the constants that come with codes outweigh what they save."""
+
 
 @dataclass(frozen=True)
 class LinearGroup:
@@ -296,8 +299,7 @@ def _is_embedding(node: ir.Node) -> bool:
     table = g.constant(node.inputs[0])
     if table is None or table.dtype != np.float32 or table.ndim != 2 or _int(node, "axis", 0) != 0:
         return False
-    # Below this the constants that come with a quantized table outweigh what it saves.
-    return g.constant(node.inputs[1]) is None and table.size >= 4096
+    return g.constant(node.inputs[1]) is None and table.size >= SMALLEST_TABLE
 
 
 def _plain_gemm(node: ir.Node) -> bool:

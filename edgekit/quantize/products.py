@@ -14,6 +14,7 @@ from edgekit.quantize.insert import dequantized_weight, int32_bias, part_readers
 from edgekit.quantize.linear import LinearRules, LinearSolution, QuantizedWeight, smoothing_inverse, solve
 from edgekit.quantize.plan import LinearGroup, rectified, transposed, weight_matrix
 from edgekit.quantize.schemes import Affine, pair_sums, with_room_for_bias
+from edgekit.quantize.trained import Handover
 from edgekit.record import Fact, Skip
 
 
@@ -24,6 +25,7 @@ def quantize_products(
     rules: LinearRules,
     *,
     bias_correction: bool,
+    handover: Handover,
 ) -> tuple[list[dict[str, Fact]], list[Skip]]:
     """Quantize every group that can be; return what to record of each activation, and what was left alone.
 
@@ -33,6 +35,7 @@ def quantize_products(
         calibration: Statistics of their activations.
         rules: What the profile and the request allow.
         bias_correction: Put the mean error of the outputs into the biases.
+        handover: Trained scales, which products take as they are.
     """
     skipped: list[Skip] = []
     usable = [group for group in groups if _varies(group, calibration, skipped)]
@@ -44,7 +47,9 @@ def quantize_products(
     for group in (*early[::-1], *(group for group in usable if group not in early)):
         stats = calibration.tensors[group.activation.name or ""]
         fold = folds[group.activation]
-        solution = solve(stats, [weight_matrix(n) for n in group.nodes], rules, free=fold is not None)
+        solution = handover.solution(group, stats, rules) or solve(
+            stats, [weight_matrix(n) for n in group.nodes], rules, free=fold is not None
+        )
         solved[group.activation] = solution
         if fold is not None and solution.smoothing is not None:
             fold.apply(graph, solution.smoothing)

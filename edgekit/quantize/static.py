@@ -20,6 +20,7 @@ from edgekit.quantize.plan import Plan, make_plan
 from edgekit.quantize.products import gives_codes, quantize_products
 from edgekit.quantize.schemes import ActivationScheme
 from edgekit.quantize.tables import StoredTable, store_tables
+from edgekit.quantize.trained import Handover
 from edgekit.quantize.whole import quantize_whole
 from edgekit.recipe import QuantizeOptions
 from edgekit.record import Clock, Skip, StepRecord
@@ -49,6 +50,8 @@ def quantize(
             f"{profile.name} has no embedding tables in 4 bits", "Leave --embeddings out for this target."
         )
     if whole:
+        untaken = Handover.of(calibration.trained, profile).record(Clock())
+        model = model.with_step(untaken) if untaken is not None else model
         return quantize_whole(model, calibration, profile, options, path)
     loaded, rules, before = g.load(model.only.path), profile.quantization, model.file_bytes
     refuse_quantized(loaded, model.only.path)
@@ -63,20 +66,27 @@ def quantize(
             exclude=options.exclude,
         )
 
+    handover = Handover.of(calibration.trained, profile, loaded.graph.initializers)
     plan = planned(loaded)
     scheme = ActivationScheme(rules.activation_type, rules.activation_symmetric)
     linear_rules = LinearRules(
         scheme,
         rules.per_channel,
         rules.reduce_range,
-        options.smoothing,
+        # It would change weights whose codes were trained.
+        options.smoothing and handover.scales is None,
         options.range_method,
         options.percentile,
         options.rounding,
     )
     clock = Clock()
     layers, unused = quantize_products(
-        loaded.graph, plan.linear, calibration, linear_rules, bias_correction=options.bias_correction
+        loaded.graph,
+        plan.linear,
+        calibration,
+        linear_rules,
+        bias_correction=options.bias_correction,
+        handover=handover,
     )
     skipped = (*plan.skipped, *unused)
     products = [node for group in plan.linear for node in group.nodes]
@@ -110,8 +120,12 @@ def quantize(
         g.remove_unused(loaded)  # what products read before does not count as a reader
         int4 = options.embeddings == "int4"
         by_operator = rules.int4_tables == "gather-block-quantized"
-        stored, untouched = store_tables(loaded.graph, plan.embeddings, int4=int4, operator=by_operator)
+        stored, untouched = store_tables(
+            loaded.graph, plan.embeddings, int4=int4, operator=by_operator, handover=handover
+        )
         records.append(_tables_record(clock, stored, untouched))
+    if (taken := handover.record(Clock())) is not None:
+        records.append(taken)
     clock = Clock()
     g.remove_unused(loaded)
     compact(loaded.graph)

@@ -16,9 +16,11 @@ import numpy as np
 import onnx_ir as ir
 
 from edgekit import graph as g
-from edgekit.quantize.blocks import BLOCK, MIDDLE, BlockCodes, block_codes
+from edgekit.quantize.blocks import BLOCK, MIDDLE, BlockCodes, block_codes, codes_at
 from edgekit.quantize.schemes import quantize_product_weight
+from edgekit.quantize.trained import Handover
 from edgekit.record import Skip
+from edgekit.trained_scales import TableScales
 
 _ROWS_AT_ONCE = 1 << 13
 """Of a table: its float copies on the way would otherwise take several times its size."""
@@ -50,7 +52,12 @@ class StoredTable:
 
 
 def store_tables(
-    graph: ir.Graph, gathers: Sequence[ir.Node], *, int4: bool, operator: bool = False
+    graph: ir.Graph,
+    gathers: Sequence[ir.Node],
+    *,
+    int4: bool,
+    operator: bool = False,
+    handover: Handover | None = None,
 ) -> tuple[tuple[StoredTable, ...], tuple[Skip, ...]]:
     """Store the tables of some Gathers in few bits.
 
@@ -59,6 +66,7 @@ def store_tables(
         gathers: Gathers along axis 0 of a constant float32 matrix.
         int4: 4 bits where that pays, else 8.
         operator: 4 bits are read by `GatherBlockQuantized`, not by standard operators.
+        handover: Trained scales, which tables take as they are.
 
     Returns:
         What was stored, and what is not in the form that was asked for, with the reason.
@@ -79,17 +87,25 @@ def store_tables(
                 Skip(f"table {name}", f"{also} reads it too, in float, so the file holds it anyway")
             )
             continue
-        why_8 = _why_not_4_bits(table, largest) if int4 else ""
+        why_8 = why_not_4_bits(table, largest) if int4 else ""
         if why_8:
             skipped.append(Skip(f"table {name} in 4 bits", f"{why_8}; it has 8"))
-        if int4 and not why_8:
-            stored.append(_in_4_bits(graph, nodes, name, table, operator=operator))
+        form = "int4" if int4 and not why_8 else "int8"
+        trained = handover.table(name, table, form) if handover is not None else None
+        if form == "int4":
+            stored.append(_in_4_bits(graph, nodes, name, table, trained, operator=operator))
         else:
             stored.append(_in_8_bits(graph, nodes, name, table))
     return tuple(stored), tuple(skipped)
 
 
-def _why_not_4_bits(table: np.ndarray, largest: int) -> str:
+def why_not_4_bits(table: np.ndarray, largest: int) -> str:
+    """Return why a table is better off in 8 bits, or an empty string.
+
+    Args:
+        table: float32 [rows, columns].
+        largest: Numbers in the largest table beside it.
+    """
     if table.size < _SMALL * largest:
         return f"it is small beside the largest table ({table.size:,} of {largest:,} numbers)"
     blocks = -(-table.shape[1] // BLOCK)
@@ -122,9 +138,15 @@ def _in_8_bits(graph: ir.Graph, nodes: Sequence[ir.Node], name: str, table: np.n
 
 
 def _in_4_bits(
-    graph: ir.Graph, nodes: Sequence[ir.Node], name: str, table: np.ndarray, *, operator: bool
+    graph: ir.Graph,
+    nodes: Sequence[ir.Node],
+    name: str,
+    table: np.ndarray,
+    trained: TableScales | None,
+    *,
+    operator: bool,
 ) -> StoredTable:
-    found = block_codes(table)
+    found = block_codes(table) if trained is None else codes_at(table, trained.scale, trained.zero_point)
     if operator:
         _by_operator(graph, nodes, name, found)
     else:

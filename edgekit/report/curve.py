@@ -39,12 +39,16 @@ class Learning:
 
 
 def learning(history: Sequence[Mapping[str, Any]]) -> Learning | None:
-    """Return how the last training of a history went; None where nothing was trained.
+    """Return how the last training in float went, or a finish with codes alone; None where neither was done.
 
     Args:
         history: Records in JSON form.
     """
-    records = [r for r in history if (r.get("stage"), r.get("step")) == ("distill", "distillation")]
+    trainings, finishes = (
+        [r for r in history if (r.get("stage"), r.get("step")) == ("distill", step)]
+        for step in ("distillation", "finish")
+    )
+    records = trainings or finishes
     if not records:
         return None
     facts = records[-1]["facts"]
@@ -64,7 +68,8 @@ def learning(history: Sequence[Mapping[str, Any]]) -> Learning | None:
             ),
         ),
     )
-    return Learning(str(records[-1]["did"]), charts)
+    told = (*records[-1:], *(finishes[-1:] if trainings else ()))
+    return Learning(" ".join(str(record["did"]) for record in told), charts)
 
 
 def _lines(curve: Sequence[Mapping[str, Any]], key: str, names: Sequence[str]) -> list[Line]:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 from edgekit.errors import MissingDependencyError, ModelError, RecipeError
 from edgekit.model import ModelRef, TorchModel
+from edgekit.store import sha256_file, sha256_json
+from edgekit.trained_scales import FILE as TRAINED_SCALES
+from edgekit.trained_scales import TrainedScales
 
 
 def load(ref: ModelRef, task: str | None, *, scratch: Path) -> TorchModel:
@@ -81,11 +85,11 @@ def _from_folder(
             raise MissingDependencyError("sentence-transformers", "load sentence-transformers directories")
         from edgekit.source.sentence import load_sentence_transformer
 
-        return load_sentence_transformer(folder, ref, scratch, revision=revision)
+        return _with_scales(load_sentence_transformer(folder, ref, scratch, revision=revision), folder)
     if (folder / "config.json").exists():
         from edgekit.source.huggingface import load_huggingface
 
-        return load_huggingface(folder, ref, task, scratch, revision=revision)
+        return _with_scales(load_huggingface(folder, ref, task, scratch, revision=revision), folder)
     if (folder / "structure.json").exists():
         raise ModelError(
             f"{folder} holds the weights of a factory's model, not its code",
@@ -95,6 +99,15 @@ def _from_folder(
         f"the directory {folder} is no model: it has neither config.json nor modules.json",
         "Give the directory that save_pretrained wrote.",
     )
+
+
+def _with_scales(model: TorchModel, folder: Path) -> TorchModel:
+    """Return the model with the codes that it was trained with, where its directory holds some."""
+    path = folder / TRAINED_SCALES
+    if not path.is_file():
+        return model
+    digest = sha256_json([model.source_sha256, sha256_file(path)])
+    return replace(model, trained=TrainedScales.load(path), source_sha256=digest)
 
 
 __all__ = ["forget_weights", "load"]

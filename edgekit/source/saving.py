@@ -20,6 +20,7 @@ from edgekit.source.config import shippable
 from edgekit.source.pretrained import fresh
 from edgekit.source.quiet import quiet
 from edgekit.store import dump_json, write_text
+from edgekit.trained_scales import FILE as TRAINED_SCALES
 
 _SENTENCE_FILES = ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json")
 
@@ -51,6 +52,8 @@ def save(model: TorchModel, folder: Path, original: TorchModel) -> None:
     Raises:
         ModelError: The module is not one that its configuration and a list of sizes describe.
     """
+    if model.trained is not None:
+        model.trained.save(folder / TRAINED_SCALES)
     if not model.from_transformers:
         # The code stays the user's: `--weights` puts these into what the factory makes.
         module = model.module.get_submodule("model")

@@ -86,6 +86,11 @@ def name_weights(model: ir.Model, module: torch.nn.Module) -> None:
     order_weights(model)
 
 
+def path_in_graph(path: str) -> str:
+    """Return the name that a part of a loaded model has in its graph: its path without edgekit's wrappers."""
+    return _WRAPPER.sub("", path)
+
+
 def order_weights(model: ir.Model) -> None:
     """Put the initializers in the order of their first use."""
     used = [

@@ -53,11 +53,20 @@ def test_flags_become_the_table_of_the_recipe(run, tiny_st_dir, data, tmp_path) 
         "one-per-layer",
         "--temperature",
         "3",
+        "--finish-for",
+        "cpu-x86",
+        "--finish-steps",
+        "2",
+        "--embeddings",
+        "int4",
     )
     ran = run("distill", tiny_st_dir, "-d", data, *flags, "--json", "-o", tmp_path / "out")
     assert ran.code == 0, ran.err
     assert json.loads(ran.out)["parameters"] < json.loads(ran.out)["parameters_before"]
-    table = tomllib.loads((tmp_path / "out" / "recipe.toml").read_text())["distill"]
+    recipe = tomllib.loads((tmp_path / "out" / "recipe.toml").read_text())
+    table = recipe["distill"]
+    assert (table["finish"]["target"], table["finish"]["steps"]) == ("cpu-x86", 2)
+    assert recipe["quantize"]["embeddings"] == "int4"
     assert (table["steps"], table["batch"], table["fresh"]) == (2, 4, {"layers": 1})
     assert table["changes"] == {"activation": "relu", "norms": "one-per-layer"}
     assert table["losses"]["temperature"] == 3
@@ -73,7 +82,10 @@ def test_flags_become_the_table_of_the_recipe(run, tiny_st_dir, data, tmp_path) 
         (("--fresh-layers", "50"), "Give a smaller student"),
         (("--fresh-layers", "1", "--activation", "cube"), "activation"),
         (("--fresh-layers", "1", "--precision", "fp16"), "fp16 needs a CUDA GPU"),
-        (("--fresh-layers", "1", "--steps", "0"), "steps"),
+        (("--fresh-layers", "1", "--steps", "-1"), "steps"),
+        (("--fresh-layers", "1", "--steps", "0"), "trains nothing"),
+        (("--fresh-layers", "1", "--finish-steps", "3"), "no target whose codes"),
+        (("--fresh-layers", "1", "--finish-for", "cpu-x87"), "unknown target"),
         (("--fresh-layers", "1", "--on-policy", "1.5"), "on_policy"),
         (("--fresh-layers", "1", "--on-policy", "0.5"), "on_policy is nothing for sentence-embedding"),
         (("--fresh-layers", "1", "--reverse", "1"), "reverse is nothing for sentence-embedding"),

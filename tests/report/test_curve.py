@@ -47,6 +47,17 @@ def test_a_training_shows_its_losses_and_its_quality_and_which_checkpoint_was_ke
     assert "closeness" not in quality
 
 
+def test_a_finish_is_told_after_the_training_and_drawn_where_it_is_alone():
+    training = _history([_point(0, None, 0.8), _point(10, 0.2, 0.9)])
+    facts = {"curve": [_point(0, None, 0.7), _point(4, 0.3, 0.75)], "best_step": 4}
+    finish = {"stage": "distill", "step": "finish", "did": "Finished.", "facts": facts}
+    both, alone = learning([*training, finish]), learning([finish])
+    assert both.did == "Trained. Finished."
+    assert "cosine mean: 0.9 at the end" in both.charts[1][1]
+    assert alone.did == "Finished."
+    assert "cosine mean: 0.75 at the end" in alone.charts[1][1]
+
+
 @given(
     st.lists(
         st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=1, max_size=5),
