@@ -17,8 +17,9 @@ from edgekit.data import MIN_HELD_OUT, Sample, split
 from edgekit.distill.cache import TeacherCache, teacher_cache
 from edgekit.distill.fingerprint import model_sha256
 from edgekit.distill.objective import Objective, wanted_outputs
+from edgekit.distill.precision import Precision
 from edgekit.distill.student import changed, fresh_student, refuse_unfit
-from edgekit.distill.training import Trained, TrainingPlan, train
+from edgekit.distill.training import Trained, TrainingPlan, train, training_device
 from edgekit.distill.weights import weights_of
 from edgekit.distillation import ChangeOptions, DistillOptions
 from edgekit.errors import DataError, ModelError, RecipeError
@@ -139,9 +140,10 @@ def lesson_of(
         teacher.task, options.losses, labelled=labelled, layered=_layered(teacher) and _layered(student)
     )
     wanted = wanted_outputs(teacher.task, options.losses)
-    cache = teacher_cache(
-        teacher, samples, wanted, Path(options.cache) if options.cache else state / "teacher", progress
-    )
+    if precision_of(options) != "fp32":
+        wanted = replace(wanted, precision="bf16")
+    folder = Path(options.cache) if options.cache else state / "teacher"
+    cache = teacher_cache(teacher, samples, wanted, folder, progress, device=training_device())
     progress("distill", "measuring the student before it learns", None)
     judge, reference = Judge.of(teacher, held_out), Reference.of(teacher, held_out)
 
@@ -277,15 +279,17 @@ def _sifted(teacher: TorchModel, samples: tuple[Sample, ...]) -> tuple[Sample, .
     return tuple(replace(sample, label=labels[id(sample.value)]) for sample in found)
 
 
+def precision_of(options: DistillOptions) -> Precision:
+    """Return in what a training computes: bf16 on a GPU and fp32 elsewhere, unless the options say."""
+    if options.precision != "auto":
+        return options.precision
+    return "fp32" if training_device() == "cpu" else "bf16"
+
+
 def plan_of(options: DistillOptions, samples: int, seed: int) -> TrainingPlan:
     """Return how `[distill]` trains on so many samples."""
     each = options.batch * options.accumulate
     steps = options.steps or max(1, math.ceil(options.epochs * samples / each))
-    import torch
-
-    precision = options.precision
-    if precision == "auto":
-        precision = "bf16" if torch.cuda.is_available() else "fp32"
     return TrainingPlan(
         steps=steps,
         batch=options.batch,
@@ -296,7 +300,7 @@ def plan_of(options: DistillOptions, samples: int, seed: int) -> TrainingPlan:
         weight_decay=options.weight_decay,
         ema=options.ema,
         clip_norm=1.0,
-        precision=precision,
+        precision=precision_of(options),
         evaluate_every=options.evaluate_every or max(1, math.ceil(steps / _EVALUATIONS)),
         patience=options.patience,
         seed=seed,

@@ -42,7 +42,7 @@ from edgekit.errors import (
 from edgekit.model import TorchModel
 from edgekit.record import Progress, silent
 
-__all__ = ["Batch", "Objective", "Point", "Trained", "TrainingPlan", "train"]
+__all__ = ["Batch", "Objective", "Point", "Trained", "TrainingPlan", "train", "training_device"]
 
 T = TypeVar("T")
 
@@ -333,6 +333,15 @@ class _Run:
             return math.nan
         advice = "a lower learning rate" + ("" if self.plan.precision == "fp32" else ", or in fp32")
         raise stopped(step + 1, *problem, self.folder / checkpoint.BEST, advice)
+
+
+def training_device() -> str:
+    """Return where this process trains: `cpu`, or the GPU that accelerate gives it.
+
+    Raises:
+        MissingDependencyError: accelerate is not installed.
+    """
+    return str(_processes().device)
 
 
 def _processes() -> _Processes:
