@@ -125,6 +125,21 @@ def test_weights_learn_to_make_up_for_coarse_codes():
     assert lost[-1] < 0.9 * lost[0]
 
 
+def test_half_precision_around_it_leaves_codes_and_gradients_what_they_are():
+    torch.manual_seed(0)
+    affine, codes = _codes(SCHEMES[0], -2.0, 2.0)
+    coded = CodedLinear.of(nn.Linear(8, 4), codes)
+    x = torch.randn(5, 8).bfloat16().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        out = coded(x)
+    out.float().sum().backward()
+    exact = coded(torch.from_numpy(affine.fake(x.detach().float().numpy())))
+    torch.testing.assert_close(out.float(), exact, rtol=0.02, atol=0.02)
+    assert x.grad is not None
+    assert x.grad.dtype == torch.bfloat16
+    assert coded.weight.grad is not None
+
+
 def test_rows_in_8_bits_are_those_that_the_file_will_hold():
     torch.manual_seed(0)
     plain = nn.Embedding(20, 12)
