@@ -84,13 +84,18 @@ def student(made, tmp_path_factory):
     return load(ModelRef(str(made.output)), None, scratch=tmp_path_factory.mktemp("loaded"))
 
 
+def _calibrated(student, folder):
+    """Return a student's float graph and its calibration."""
+    graph = optimize(export_model(student, folder, opset=20, ir_version=10), folder / "optimized.onnx")
+    samples = [Sample(text) for text in TEXTS[:40]]
+    return graph, calibrate(graph, SingleBatches(student.preprocessor, samples))
+
+
 @pytest.fixture(scope="module")
 def quantized(student, tmp_path_factory):
     """Return a function that quantizes the student's graph for a target."""
     folder = tmp_path_factory.mktemp("graph")
-    graph = optimize(export_model(student, folder, opset=20, ir_version=10), folder / "optimized.onnx")
-    samples = [Sample(text) for text in TEXTS[:40]]
-    calibration = calibrate(graph, SingleBatches(student.preprocessor, samples))
+    graph, calibration = _calibrated(student, folder)
 
     def make(target, trained=student.trained, **options):
         path, given = folder / f"{target}.onnx", replace(calibration, trained=trained)
@@ -226,6 +231,38 @@ def test_one_recipe_trains_finishes_and_packages_with_tables_in_4_bits(request_f
     assert (len(taken.facts["products"]), len(taken.facts["tables"])) == (7, 1)
     assert not taken.skipped
     assert not training_folder(tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("task", "model"),
+    [
+        ("text-classification", "tiny_classifier_dir"),
+        ("token-classification", "tiny_token_classifier_dir"),
+    ],
+)
+def test_classes_of_texts_and_tokens_are_finished_too(task, model, request, texts, tmp_path):
+    recipe = recipe_from_table(
+        {
+            "model": str(request.getfixturevalue(model)),
+            "validation": {"samples": 12},
+            "distill": {
+                "data": str(texts),
+                "fresh": {"layers": 1},
+                "steps": 0,
+                "batch": 8,
+                "held_out": 10,
+                "finish": {"target": "cpu-x86", "steps": 2},
+            },
+        }
+    )
+    made = edgekit.distill_model(recipe, tmp_path / "taught")
+    student = load(ModelRef(str(made.output)), None, scratch=tmp_path)
+    assert (student.task, len(student.trained.products)) == (task, _finish(made.history).facts["products"])
+    graph, calibration = _calibrated(student, tmp_path)
+    given = replace(calibration, trained=student.trained)
+    model = quantize(graph, given, load_profile("cpu-x86"), QuantizeOptions(), tmp_path / "q.onnx")
+    _same_scales(model.only.path, student.trained)
+    assert not _taken(model).skipped
 
 
 def test_blocks_of_4_bits_are_handed_over_bit_for_bit(request_for, quantized, student):
