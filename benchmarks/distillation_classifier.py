@@ -58,7 +58,7 @@ TEST = 2000
 EPOCHS, PEAK_RATE = 4, 2e-4
 """Of the teacher."""
 COMPRESS = {"samples": 512, "layers": {"keep": 3}, "width": {"ffn": 384}}
-SCHEDULE = {"batch": 64, "learning_rate": 0.0005, "precision": "bf16"}
+SCHEDULE = {"batch": 64, "learning_rate": 0.0003, "precision": "bf16"}
 
 ROWS: dict[str, tuple[str, dict[str, float]] | None] = {
     "not trained": None,

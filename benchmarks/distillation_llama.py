@@ -59,7 +59,7 @@ SHORTEST, LONGEST = 40, 300
 """Characters of a text."""
 FITTED = 512
 """Texts that the layers that stay are fitted to."""
-SCHEDULE = {"batch": 32, "learning_rate": 0.001, "precision": "bf16"}
+SCHEDULE = {"batch": 32, "learning_rate": 0.0003, "precision": "bf16"}
 
 NEXT = {"soft": 0, "hard": 1}
 REVERSE = {"soft": 0, "reverse": 1}
