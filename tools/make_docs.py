@@ -26,6 +26,7 @@ from benchmarks.distillation_page import digits_section as taught_digits_section
 from benchmarks.machine_pages import embeddings_section, memory_section, rewrites_section, sparsity_section
 from benchmarks.matrix import kits_table, matrix_sections, runners_table
 from benchmarks.page import page as benchmarks_page
+from benchmarks.student_shapes_page import shapes_section
 from edgekit.cli import cli
 from edgekit.cli.targets import readable_value, short_types
 from edgekit.profile import TargetProfile, available, load_profile
@@ -176,6 +177,7 @@ def with_distillation(page: str, folder: Path) -> str:
         "distillation_digits": taught_digits_section,
         "distillation_classifier": classifier_section,
         "distillation_llama": llama_section,
+        "student_shapes": shapes_section,
     }
     found = {name: folder / f"{name}.json" for name in sections}
     tables = "".join(

@@ -117,9 +117,13 @@ def part_readers(graph: ir.Graph, node: ir.Node) -> None:
         graph: Where the product is.
         node: A quantized MatMul or Gemm.
     """
+    if not _one_kernel(node.outputs[0]):
+        part(graph, node)
+
+
+def part(graph: ir.Graph, node: ir.Node) -> None:
+    """Put a Reshape that changes nothing between a node and its readers."""
     out = node.outputs[0]
-    if _one_kernel(out):
-        return
     uses = list(out.uses())
     shape = ir.node("Shape", [out], name=f"{node.name}_shape")
     same = ir.node("Reshape", [out, shape.outputs[0]], name=f"{node.name}_parted")
