@@ -89,10 +89,7 @@ def described(name: str) -> dict[str, Any]:
         "recipe": name,
         "parameters": training["facts"]["parameters_after"],
         "bytes": package.model.stat().st_size,
-        "steps": [
-            {"step": r["step"], "did": r["did"], "quality": r["facts"]["quality"], "seconds": r["seconds"]}
-            for r in steps
-        ],
+        "steps": [{"step": r["step"], "did": r["did"], "quality": r["facts"]["quality"]} for r in steps],
         "curve": training["facts"]["curve"],
     }
 
@@ -143,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if unknown:
         parser.error(f"no row {unknown[0]!r}; there are: {'; '.join(known)}")
     empty: dict[str, Any] = {"rows": {}, "teacher": {}, "ablation": {}, "speeds": {}}
-    results = json.loads(OUTPUT.read_text(encoding="utf-8")) if OUTPUT.exists() else empty
+    results = empty | (json.loads(OUTPUT.read_text(encoding="utf-8")) if OUTPUT.exists() else {})
     results |= {"machine": read_machine().to_json(), "versions": versions(), "short": SHORT}
     results |= {"pairs": PAIRS, "package_pairs": PACKAGE_PAIRS}
     prepare(ROOT / "build")
