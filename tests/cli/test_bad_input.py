@@ -26,6 +26,14 @@ Refused = Callable[..., str]
 
 
 @pytest.fixture
+def heard():
+    """Let Ctrl-C be heard, also where these tests run in the background of a shell that ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
 def factory(
     place: Path, write_layer: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., str]:
@@ -422,7 +430,7 @@ class TestMachine:
         assert "Free space" in said
 
     @pytest.mark.parametrize("stage", ["load", "calibrate", "validate", "package"])
-    def test_ctrl_c_at_a_stage_leaves_nothing(self, place, factory, contents_of, stage):
+    def test_ctrl_c_at_a_stage_leaves_nothing(self, place, factory, contents_of, stage, heard):
         table = {"model": factory(), "targets": ["cpu-x86"], "calibration": {"data": "data.npz"}}
 
         def interrupting(at: str, message: str, fraction: float | None) -> None:
