@@ -44,8 +44,8 @@ Closeness against examples seen: cosine (rank correlation) to the teacher on hel
 
 ABLATION = """
 Short trainings of the student of `minilm-b` before quantization, {seen:,} texts each; other English, mean and
-range over {seeds} seeds. Where all seeds agree to the last digit, no evaluation was closer to the teacher than
-the student before training, which then is kept. Again: `python -m benchmarks.distillation --ablation`.
+range over {seeds} seeds. Where all seeds agree to the last digit, no evaluation was closer to the teacher
+than the student before training, which then is kept. Again: `python -m benchmarks.distillation --ablation`.
 """
 
 
