@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.quality import compare as compare_quality
+from benchmarks.rows import refuse_unknown
 from benchmarks.texts import as_pair, evenly
 from edgekit import compare, export
 from edgekit.compress.base import parameters_of
@@ -177,9 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--judge", action="store_true", help="only judge and time those that are made, again")
     options = parser.parse_args(arguments)
-    unknown = [name for name in options.rows if name not in rows()]
-    if unknown:
-        parser.error(f"no row {unknown[0]!r}; there are: {'; '.join(rows())}")
+    refuse_unknown(parser, options.rows, rows())
     results = json.loads(OUTPUT.read_text(encoding="utf-8")) if OUTPUT.exists() else {"rows": {}}
     results |= {
         "command": "python -m benchmarks.compression [--packages]",

@@ -37,6 +37,7 @@ from benchmarks.compression import (
     timed,
 )
 from benchmarks.quality import compare as compare_quality
+from benchmarks.rows import refuse_unknown
 from edgekit import compress_model, export, open_package
 from edgekit.compress.base import parameters_of
 from edgekit.compressing import compressed
@@ -136,9 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--ablation", action="store_true", help="short trainings by loss and start instead")
     options = parser.parse_args(arguments)
     known = tuple(VARIANTS) if options.ablation else rows()
-    unknown = [name for name in options.rows if name not in known]
-    if unknown:
-        parser.error(f"no row {unknown[0]!r}; there are: {'; '.join(known)}")
+    refuse_unknown(parser, options.rows, known)
     empty: dict[str, Any] = {"rows": {}, "teacher": {}, "ablation": {}, "speeds": {}}
     results = empty | (json.loads(OUTPUT.read_text(encoding="utf-8")) if OUTPUT.exists() else {})
     results |= {"machine": read_machine().to_json(), "versions": versions(), "short": SHORT}

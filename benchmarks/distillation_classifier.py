@@ -27,6 +27,7 @@ import numpy as np
 import torch
 
 from benchmarks.distillation_digits import multiply_adds
+from benchmarks.rows import refuse_unknown
 from benchmarks.students import kept_rows, last_student, over_seeds, write_results
 from edgekit import compress_model
 from edgekit.compress.base import parameters_of
@@ -163,9 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=125, help="of 64 texts, for every student")
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args(arguments)
-    unknown = [name for name in options.rows if name not in ROWS]
-    if unknown:
-        parser.error(f"no row {unknown[0]!r}; there are: {'; '.join(ROWS)}")
+    refuse_unknown(parser, options.rows, ROWS)
     torch.set_num_threads(1)
     folder = FOLDER / f"{options.labelled}-{options.unlabelled}"
     if not (folder / "unlabelled.jsonl").exists():

@@ -28,6 +28,7 @@ import torch
 from PIL import Image
 
 from benchmarks.compression_digits import EXAMPLE, FOLDER, MODELS, accuracy
+from benchmarks.rows import refuse_unknown
 from edgekit.compress.anatomy import layers_of
 from edgekit.compress.base import parameters_of
 from edgekit.compressing import compressed
@@ -119,8 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rows", nargs="*")
     named = parser.parse_args(arguments).rows
-    if unknown := [name for name in named if name not in ROWS]:
-        parser.error(f"no row {unknown[0]!r}; there are: {'; '.join(ROWS)}")
+    refuse_unknown(parser, named, ROWS)
     torch.set_num_threads(1)
     FOLDER.mkdir(parents=True, exist_ok=True)
     os.chdir(FOLDER)  # the example writes below build/

@@ -33,6 +33,7 @@ import torch
 
 from benchmarks import small_llama
 from benchmarks.compression import embedded
+from benchmarks.rows import refuse_unknown
 from benchmarks.students import kept_rows, last_student, over_seeds, write_results
 from edgekit import compress_model
 from edgekit.compress.base import parameters_of
@@ -72,7 +73,7 @@ ROWS: dict[str, dict[str, float] | None] = {
     "decoder, forward KL, half on its own texts": OWN,
     "decoder, reverse KL, half on its own texts": {**REVERSE, **OWN},
     "encoder, not trained": None,
-    "encoder, cosine and similarities": {},
+    "encoder, cosine": {},
 }
 """Row -> its losses on the outputs; those of decoders at a temperature of 1."""
 
@@ -186,9 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=100, help="of 32 texts, for every student")
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args(arguments)
-    unknown = [name for name in options.rows if name not in ROWS]
-    if unknown:
-        parser.error(f"no row {unknown[0]!r}; there are: {'; '.join(ROWS)}")
+    refuse_unknown(parser, options.rows, ROWS)
     torch.set_num_threads(1)
     sizes = {**vars(options), **SCHEDULE, "evaluated": EVALUATED, "vocabulary": small_llama.VOCABULARY}
     sizes["trained_tokens"] = options.updates * small_llama.BATCH * small_llama.CONTEXT

@@ -199,11 +199,10 @@ def distilled(
         },
         progress=progress,
     )
-    best = trained.points[[point.step for point in trained.points].index(trained.best_step)]
     did = (
         f"Trained for {trained.steps_run:,} steps of {plan.batch * plan.accumulate} samples"
         f" ({len(lesson.samples):,} distinct); the best of {len(trained.points)} evaluations is at step"
-        f" {best.step:,}: {loss_on_the_way(trained)}."
+        f" {trained.best_step:,}: {loss_on_the_way(trained)}."
     )
     facts = {**sizes(student, trained.student), **training_facts(trained, plan, lesson.weights, lesson)}
     record = clock.record("distill", "distillation", did, **facts)

@@ -61,11 +61,6 @@ Exit codes: 0 good, 1 a gate failed, 2 usage or bad input, 3 environment, 130 in
 edgekit.
 """
 
-_RUNNERS = re.compile(r"(<!-- runners: .*? -->\n).*?(<!-- end of runners -->)", re.DOTALL)
-_COMPRESSION = re.compile(r"(<!-- compression: .*? -->\n).*?(<!-- end of compression -->)", re.DOTALL)
-_DISTILLATION = re.compile(r"(<!-- distillation: .*? -->\n).*?(<!-- end of distillation -->)", re.DOTALL)
-_FIGURES = re.compile(r"(<!-- figures: .*? -->\n).*?(<!-- end of figures -->)", re.DOTALL)
-
 
 def targets_page(profiles: list[TargetProfile]) -> str:
     """Return the page: one table of all targets, then each one's values with their sources."""
@@ -141,9 +136,7 @@ def with_figures(readme: str, results: Mapping[str, Any]) -> str:
         f" torch {versions['torch']}, transformers {versions['transformers']}."
         f" `edgekit --help` takes {starts['median']:.2f} s. Make them again with `make bench`.\n"
     )
-    filled, count = _FIGURES.subn(lambda found: f"{found[1]}\n{table}{about}\n{found[2]}", readme)
-    assert count == 1, "README.md has one block of figures"
-    return filled
+    return _with_block(readme, "figures", f"\n{table}{about}")
 
 
 def with_runners(page: str, results: Mapping[str, Any]) -> str:
@@ -157,17 +150,13 @@ def with_runners(page: str, results: Mapping[str, Any]) -> str:
     head = ("runner", "level", "state", "quality", "against this CPU", "missed", "speed or instructions")
     for title, rows in matrix_sections(dict(results)):
         parts.append(f"### {title}\n\n{_table((*head, 'memory', 'ONNX Runtime', 'took'), rows)}")
-    filled, count = _RUNNERS.subn(lambda found: f"{found[1]}\n{chr(10).join(parts)}\n{found[2]}", page)
-    assert count == 1, "docs/runners.md has one block of runners"
-    return filled
+    return _with_block(page, "runners", "\n" + "\n".join(parts))
 
 
 def with_compression(page: str, results: Mapping[str, Any], digits: Mapping[str, Any]) -> str:
     """Return the page about compression with its tables written anew."""
     tables = f"{compression_tables(results)}{digits_section(digits)}"
-    filled, count = _COMPRESSION.subn(lambda found: f"{found[1]}{tables}\n{found[2]}", page)
-    assert count == 1, "docs/compression.md has one block of measured rows"
-    return filled
+    return _with_block(page, "compression", tables)
 
 
 def with_distillation(page: str, folder: Path) -> str:
@@ -185,8 +174,14 @@ def with_distillation(page: str, folder: Path) -> str:
         for name, path in found.items()
         if path.exists()
     )
-    filled, count = _DISTILLATION.subn(lambda found: f"{found[1]}{tables}\n{found[2]}", page)
-    assert count == 1, "docs/distillation.md has one block of measured rows"
+    return _with_block(page, "distillation", tables)
+
+
+def _with_block(page: str, name: str, content: str) -> str:
+    """Return a page with what lies between a block's two comments written anew."""
+    block = re.compile(rf"(<!-- {name}: .*? -->\n).*?(<!-- end of {name} -->)", re.DOTALL)
+    filled, count = block.subn(lambda found: f"{found[1]}{content}\n{found[2]}", page)
+    assert count == 1, f"the page has one block of {name}"
     return filled
 
 

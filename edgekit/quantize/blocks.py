@@ -8,6 +8,7 @@ for the scale with the least squared error is that of Banner et al. 2019, arXiv:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,18 +62,8 @@ def block_codes(table: np.ndarray) -> BlockCodes:
     rows = np.unique(np.linspace(0, len(table) - 1, min(len(table), _ROWS_TRIED)).astype(np.int64))
     tried = [_search(_in_blocks(table[rows]), zero_points=own)[3].sum() for own in (False, True)]
     own = bool(tried[1] < _WORTH_ZERO_POINTS * tried[0])
-    blocks = -(-table.shape[1] // BLOCK)
-    codes = np.empty(table.shape, np.uint8)
-    scale, zero = (np.empty((len(table), blocks), dtype) for dtype in (np.float32, np.uint8))
-    lost = energy = 0.0
-    for start in range(0, len(table), _ROWS_AT_ONCE):
-        part = slice(start, start + _ROWS_AT_ONCE)
-        cut = _in_blocks(table[part])
-        found, scale[part], zero[part], errors = _search(cut, zero_points=own)
-        codes[part] = found.reshape(len(cut), -1)[:, : table.shape[1]]
-        lost += float(errors.sum(dtype=np.float64))
-        energy += float(np.square(cut, dtype=np.float64).sum())
-    return BlockCodes(codes, scale, zero if own else None, lost / energy if energy else 0.0)
+    codes, scale, zero, error = _part_by_part(table, lambda cut, _: _search(cut, zero_points=own))
+    return BlockCodes(codes, scale, zero if own else None, error)
 
 
 def codes_at(table: np.ndarray, scale: np.ndarray, zero_point: np.ndarray | None) -> BlockCodes:
@@ -84,15 +75,31 @@ def codes_at(table: np.ndarray, scale: np.ndarray, zero_point: np.ndarray | None
         zero_point: Per block, uint8 [rows, blocks]; None where it is `MIDDLE` everywhere.
     """
     zero = np.full(scale.shape, MIDDLE, np.uint8) if zero_point is None else zero_point
-    codes, lost, energy = np.empty(table.shape, np.uint8), 0.0, 0.0
+    codes, _, _, error = _part_by_part(table, lambda cut, part: _coded(cut, scale[part], zero[part]))
+    return BlockCodes(codes, scale, zero_point, error)
+
+
+def _part_by_part(
+    table: np.ndarray, code: Callable[[np.ndarray, slice], _Coded]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Return a table's codes, scales, zero points and relative squared error.
+
+    Args:
+        table: float32 [rows, columns].
+        code: Some rows [rows, blocks, BLOCK], and which they are -> their codes.
+    """
+    blocks = -(-table.shape[1] // BLOCK)
+    codes = np.empty(table.shape, np.uint8)
+    scale, zero = (np.empty((len(table), blocks), dtype) for dtype in (np.float32, np.uint8))
+    lost = energy = 0.0
     for start in range(0, len(table), _ROWS_AT_ONCE):
         part = slice(start, start + _ROWS_AT_ONCE)
         cut = _in_blocks(table[part])
-        found, _, _, errors = _coded(cut, scale[part], zero[part])
+        found, scale[part], zero[part], errors = code(cut, part)
         codes[part] = found.reshape(len(cut), -1)[:, : table.shape[1]]
         lost += float(errors.sum(dtype=np.float64))
         energy += float(np.square(cut, dtype=np.float64).sum())
-    return BlockCodes(codes, scale, zero_point, lost / energy if energy else 0.0)
+    return codes, scale, zero, lost / energy if energy else 0.0
 
 
 def _in_blocks(table: np.ndarray) -> np.ndarray:
