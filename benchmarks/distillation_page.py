@@ -25,7 +25,8 @@ ABOUT = """
 Students of all-MiniLM-L6-v2 ({parameters:,} parameters), each a recipe of `examples/recipes/`; measured like
 the rows of [compression.md](compression.md): the int8 file in ONNX Runtime, {pairs} questions with their
 answers from English that nothing learnt from, speed-up over the teacher's float graph with one thread, all
-files timed in turns. {cpu}, ONNX Runtime {onnxruntime}, torch {torch}. Again:
+files timed in turns. `minilm-dynamic` is the teacher itself in dynamic int8, the control without training.
+{cpu}, ONNX Runtime {onnxruntime}, torch {torch}. Again:
 `python -m benchmarks.distillation`.
 """
 
@@ -69,6 +70,14 @@ on {labelled:,} labelled definitions, is right about {teacher:.1%} of {test:,} u
 without labels* are these and {unlabelled:,} more. Again: `{command}`.
 """
 
+FINISH = """
+### A finish for 8 bits
+
+The student of `minilm-b` before it learns (3 layers, 512 neurons), trained for {steps} steps of {batch} texts
+at {learning_rate:g}: with the codes of `cpu-x86`, or in float and quantized after it; judged by ONNX Runtime
+on {pairs} questions and answers of other English; one seed. Again: `{command}`.
+"""
+
 DECODER = """
 ### A small language model
 
@@ -96,7 +105,7 @@ def distillation_tables(results: Results) -> str:
     parts: list[str] = []
     if results["rows"]:
         recall = results["teacher"]["int8"]["recall_at_1"]
-        parts += [about, packages_table(results["rows"], recall, results["speeds"])]
+        parts += [about, packages_table(_packages(results), recall, results["speeds"])]
         parts += [APART.format(pairs=results["in_domain_pairs"]), table(HEAD_APART, _apart(results))]
         parts += [STEPS, table(HEAD_STEPS, _steps(results))]
         parts += [CURVES, _curves(results)]
@@ -149,6 +158,18 @@ def classifier_section(results: Results) -> str:
         for name, row in results["rows"].items()
     ]
     return f"{about}\n{table(head, rows)}"
+
+
+def finish_section(results: Results) -> str:
+    """Return the table of `results/distillation_finish.json`."""
+    about = FINISH.format(**results["sizes"], command=results["command"])
+    recall = results["teacher"]["recall_at_1"]
+    rows = [
+        (name, f"{row['recall_at_1'] / recall:.1%}", *(f"{row[key]:.4f}" for key in QUALITY))
+        for name, row in results["rows"].items()
+    ]
+    said = [name.replace("_", " ") for name in QUALITY]
+    return f"{about}\n{table(('student', 'retrieval kept', *said), rows)}\n"
 
 
 def llama_section(results: Results) -> str:
@@ -235,8 +256,12 @@ def _apart(results: Results) -> list[tuple[str, ...]]:
     teacher = results["teacher"]
     return [
         (f"`{name}`", *(cell for key in ("in_domain", "int8") for cell in _kept(row[key], teacher[key])))
-        for name, row in results["rows"].items()
+        for name, row in _packages(results).items()
     ]
+
+
+def _packages(results: Results) -> Results:
+    return {**results["rows"], **results["controls"]}
 
 
 def _kept(found: Results, teacher: Results) -> tuple[str, str]:

@@ -2,9 +2,10 @@
 
 Run from the checkout: python -m tools.corpus build/corpus
 
-It makes three files, one text on each line, every text once in all of them together:
-general.txt for vocabularies, calibration and training; in-domain.txt, drawn from the same packages and held
-out; held-out.txt, from other packages of another kind. sources.json says what they were made from.
+It makes four files, one text on each line: general.txt for vocabularies and calibration; held-out.txt, from
+other packages of another kind; lessons.txt for students, which is general.txt and further kinds of English,
+without what a held-out text says nearly word for word; in-domain.txt, drawn from the packages of the lessons
+and held out. sources.json says what they were made from.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import gzip
 import hashlib
 import itertools
 import json
+import re
 import shutil
 import subprocess
 import tempfile
@@ -24,8 +26,11 @@ from typing import Literal
 
 from tools import corpus_formats as formats
 
-HELD_OUT_OF_GENERAL = 50
+HELD_OUT_OF = 50
 """One text of so many goes to in-domain.txt."""
+
+SAME_WORDS = 8
+"""Two texts that share so many words in a row are copies of each other, or of the same third."""
 
 MOST_BYTES = 4_000_000
 """Of one package: two dictionaries would otherwise be two thirds, rare old words as common as others."""
@@ -41,7 +46,7 @@ class Source:
         read: File content -> paragraphs.
         licence: As `copyright` in the package says.
         about: What kind of text it is.
-        part: `general` or `held-out`.
+        part: `general`, `held-out` or `lessons`.
     """
 
     package: str
@@ -49,7 +54,7 @@ class Source:
     read: Callable[[str], Iterator[str]]
     licence: str
     about: str
-    part: Literal["general", "held-out"] = "general"
+    part: Literal["general", "held-out", "lessons"] = "general"
 
 
 SOURCES = (
@@ -147,6 +152,97 @@ SOURCES = (
         "help for users of a desktop",
         "held-out",
     ),
+    Source(
+        "r-cran-janeaustenr",
+        "usr/lib/R/site-library/janeaustenr/data/Rdata.rdb",
+        formats.novels,
+        "public domain (MIT)",
+        "six novels",
+        "lessons",
+    ),
+    Source(
+        "endless-sky-data",
+        "usr/share/games/endless-sky/data/**/*.txt",
+        formats.spoken,
+        "GPL-3+",
+        "conversations in space",
+        "lessons",
+    ),
+    *(
+        Source(
+            f"wesnoth-1.16-{campaign}",
+            "usr/share/games/wesnoth/1.16/data/campaigns/**/*.cfg",
+            formats.translated,
+            "GPL-2+",
+            "conversations of elves and orcs",
+            "lessons",
+        )
+        for campaign in ("utbs", "httt", "nr")
+    ),
+    Source(
+        "crawl-common",
+        "usr/share/crawl/dat/d*/[!q]*.txt",  # without the quotations of authors
+        formats.told,
+        "GPL-2+",
+        "monsters, things and what they say",
+        "lessons",
+    ),
+    Source(
+        "perl-doc",
+        "usr/share/perl/*/pod/*.pod",
+        formats.pod,
+        "GPL-1+ or Artistic",
+        "manuals of a programming language",
+        "lessons",
+    ),
+    Source(
+        "python3.11-doc",
+        "usr/share/doc/python3.11/html/[!_]*/*.html",
+        formats.html_paragraphs,
+        "PSF-2",
+        "manuals of a programming language",
+        "lessons",
+    ),
+    Source(
+        "linux-doc-6.1",
+        "usr/share/doc/linux-doc-6.1/html/[!_]*/*.html",
+        formats.html_paragraphs,
+        "GPL-2",
+        "how an operating system works",
+        "lessons",
+    ),
+    Source(
+        "gimp-help-en",
+        "usr/share/gimp/2.0/help/en/*.html",
+        formats.html_paragraphs,
+        "GFDL-1.2+",
+        "help for painters",
+        "lessons",
+    ),
+    Source(
+        "mutt",
+        "usr/share/doc/mutt/html/*.html",
+        formats.html_paragraphs,
+        "GPL-2+",
+        "manual of a mail reader",
+        "lessons",
+    ),
+    Source(
+        "developers-reference",
+        "usr/share/developers-reference/*.html",
+        formats.html_paragraphs,
+        "GPL-2+",
+        "habits of a community of developers",
+        "lessons",
+    ),
+    Source(
+        "debian-faq",
+        "usr/share/doc/debian/FAQ/*.en.html",
+        formats.html_paragraphs,
+        "GPL-2+",
+        "questions and answers",
+        "lessons",
+    ),
 )
 
 
@@ -166,10 +262,12 @@ def build(output: Path, sources: Sequence[Source] = SOURCES, seed: int = 0) -> l
 
     Args:
         output: Folder of the corpora; the packages are kept in `packages` below it.
-        sources: General ones first, so that no held-out text is also a general one.
+        sources: General ones first, then held-out ones, so that no text is in two parts.
         seed: Of the draw and of the order.
     """
-    parts: dict[str, list[tuple[bytes, str]]] = {"general": [], "in-domain": [], "held-out": []}
+    parts: dict[str, list[tuple[bytes, str]]] = {
+        "general": [], "in-domain": [], "held-out": [], "lessons": []
+    }  # fmt: skip
     seen: set[bytes] = set()
     rows = []
     for source in sources:
@@ -178,8 +276,9 @@ def build(output: Path, sources: Sequence[Source] = SOURCES, seed: int = 0) -> l
         ranked = limited(sorted((_digest(f"{seed}:{text}"), text) for text in fresh), MOST_BYTES)
         rows.append(_row(source, package, [text for _, text in ranked]))
         for rank, text in ranked:
-            drawn = source.part == "general" and int.from_bytes(rank[-4:], "big") % HELD_OUT_OF_GENERAL == 0
+            drawn = source.part != "held-out" and int.from_bytes(rank[-4:], "big") % HELD_OUT_OF == 0
             parts["in-domain" if drawn else source.part].append((rank, text))
+    parts["lessons"] = unlike(parts["general"] + parts["lessons"], parts["held-out"])
     for name, texts in parts.items():
         lines = "".join(f"{text}\n" for _, text in sorted(texts))
         (output / f"{name}.txt").write_text(lines, encoding="utf-8")
@@ -249,8 +348,23 @@ def limited(ranked: Sequence[tuple[bytes, str]], most_bytes: int) -> list[tuple[
     return [entry for entry, end in zip(ranked, ends, strict=True) if end <= most_bytes]
 
 
+def unlike(
+    texts: Iterable[tuple[bytes, str]], held_out: Iterable[tuple[bytes, str]]
+) -> list[tuple[bytes, str]]:
+    """Return the texts that share no eight words in a row with a held-out one."""
+    known = {words for _, text in held_out for words in _runs(text)}
+    return [(rank, text) for rank, text in texts if known.isdisjoint(_runs(text))]
+
+
+def _runs(text: str) -> Iterator[tuple[str, ...]]:
+    words = re.findall(r"[a-z0-9]+", text.casefold())
+    return (tuple(words[start : start + SAME_WORDS]) for start in range(len(words) - SAME_WORDS + 1))
+
+
 def _content(path: Path) -> str:
     raw = path.read_bytes()
+    if path.suffix == ".rdb":
+        return formats.r_strings(raw)
     if path.suffix in (".dz", ".gz"):  # dictzip is gzip with an index
         raw = gzip.decompress(raw)
     return raw.decode("utf-8", errors="replace")

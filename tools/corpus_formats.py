@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Iterator
 from html.parser import HTMLParser
 
@@ -19,6 +20,12 @@ _NUMBERED = re.compile(r"^(?:\d+\.|\([a-z]\)|Note:)\s+")
 _LABELLED = re.compile(r"^(?:\([A-Z][^)]{0,30}\)|<[^>]*>)\s*")
 _DATED = re.compile(r"\(\d{4}-\d\d-\d\d\)")
 _EXAMPLE = re.compile(r'"([^"]+)"')
+
+_POD_CODE = re.compile(r"[A-Z](?:<<+ (.*?) >>+|<([^<>|]*)(?:\|[^<>]*)?>)", re.DOTALL)
+_TRANSLATED = re.compile(r'_ *"((?:[^"]|"")*)"')
+_SPOKEN = re.compile(r"`([^`\n]+)`")
+_SPEAKER = re.compile(r"^(?:VISUAL|SOUND|SPELL|ENCHANT|WARN|DANGER|PLAIN)(?:[A-Z_ ]*):")
+_R_STRING = re.compile(rb"\x00\x04\x00\x09(\x00...)", re.DOTALL)
 
 _BLOCKS = re.compile(r"p|li|d[dtl]|div|t[dhr]|h[1-6]|blockquote|section|body|title|br|[uo]l")
 _NOT_READ = re.compile(r"script|style|pre|screen|head|info|nav|svg|programlisting|code-block")
@@ -93,6 +100,56 @@ def wordnet(text: str) -> Iterator[str]:
         meaning = _EXAMPLE.split(gloss)[0].strip(" ;:-")
         yield _as_sentence(f"{word}: {meaning}")
         yield from map(_as_sentence, _EXAMPLE.findall(gloss))
+
+
+def pod(text: str) -> Iterator[str]:
+    """Yield the paragraphs of Perl's "plain old documentation", without commands and listings.
+
+    Source: perlpod(1).
+    """
+    for block in _BLANK.split(text):
+        if block and not block.startswith(("=", " ", "\t")):
+            while (plainer := _POD_CODE.sub(r"\1\2", block)) != block:
+                block = plainer
+            yield _one_line(block)
+
+
+def translated(text: str) -> Iterator[str]:
+    """Yield what the scenes of a game say: strings marked for translation, in which a quote stands twice."""
+    for said in _TRANSLATED.findall(text):
+        yield _one_line(said.replace('""', '"'))
+
+
+def spoken(text: str) -> Iterator[str]:
+    """Yield the conversations of a game, each part of which stands between back quotes."""
+    yield from map(_one_line, _SPOKEN.findall(text))
+
+
+def told(text: str) -> Iterator[str]:
+    """Yield descriptions and sayings of a game's database: entries between %%%%, each after its name."""
+    for entry in re.split(r"^%%%%$", text, flags=re.MULTILINE):
+        for block in _BLANK.split(entry.strip())[1:]:
+            yield _SPEAKER.sub("", _one_line(block))
+
+
+def novels(text: str) -> Iterator[str]:
+    """Yield the paragraphs of books that are kept line by line."""
+    yield from map(_one_line, _BLANK.split(text))
+
+
+def r_strings(raw: bytes) -> str:
+    """Return the ASCII strings of a lazily loaded database of R, one on each line.
+
+    Source: R Internals, 1.8 Serialization Formats; each object is zlib's, after its length.
+    """
+    lines = []
+    while raw:
+        unpacker = zlib.decompressobj()
+        data = unpacker.decompress(raw[4:])
+        raw = unpacker.unused_data
+        found = [(m.end(), int.from_bytes(m[1], "big")) for m in _R_STRING.finditer(data)]
+        lines += [data[start : start + size] for start, size in found]
+    return b"\n".join(lines).decode("ascii", errors="replace")
 
 
 def definitions(text: str) -> Iterator[tuple[int, str]]:

@@ -21,7 +21,12 @@ import click
 
 from benchmarks.architectures_page import page as architectures_page
 from benchmarks.compression_page import compression_tables, digits_section
-from benchmarks.distillation_page import classifier_section, distillation_tables, llama_section
+from benchmarks.distillation_page import (
+    classifier_section,
+    distillation_tables,
+    finish_section,
+    llama_section,
+)
 from benchmarks.distillation_page import digits_section as taught_digits_section
 from benchmarks.machine_pages import embeddings_section, memory_section, rewrites_section, sparsity_section
 from benchmarks.matrix import kits_table, matrix_sections, runners_table
@@ -166,6 +171,7 @@ def with_distillation(page: str, folder: Path) -> str:
         "distillation_digits": taught_digits_section,
         "distillation_classifier": classifier_section,
         "distillation_llama": llama_section,
+        "distillation_finish": finish_section,
         "student_shapes": shapes_section,
     }
     found = {name: folder / f"{name}.json" for name in sections}

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from edgekit import graph as g
 from edgekit.errors import RecipeError
-from edgekit.model import OnnxModel
+from edgekit.model import Graph, OnnxModel
 from edgekit.profile import TargetProfile
 from edgekit.quantize.blocks import BLOCK
 from edgekit.quantize.calibrate import Calibration, refuse_quantized
@@ -68,9 +68,38 @@ def quantize(
 
     handover = Handover.of(calibration.trained, profile, loaded.graph.initializers)
     plan = planned(loaded)
-    scheme = ActivationScheme(rules.activation_type, rules.activation_symmetric)
+    records = [_products(loaded.graph, plan, calibration, profile, options, handover)]
+    if plan.convs or plan.conv_skipped:
+        scheme = _activations(profile)
+        records.append(
+            quantize_convolutions(
+                model.only.path, loaded.graph, plan, planned, calibration, scheme, rules, options
+            )
+        )
+    if plan.embeddings:
+        records.append(_tables(loaded, plan, profile, options, handover))
+    records.append(handover.record(Clock()))
+    graph, written = _written(loaded, path, before)
+    done = [record for record in records if record is not None]
+    return model.with_step(calibration.record, *done, written, graphs=(graph,))
+
+
+def _activations(profile: TargetProfile) -> ActivationScheme:
+    return ActivationScheme(profile.quantization.activation_type, profile.quantization.activation_symmetric)
+
+
+def _products(
+    graph: ir.Graph,
+    plan: Plan,
+    calibration: Calibration,
+    profile: TargetProfile,
+    options: QuantizeOptions,
+    handover: Handover,
+) -> StepRecord | None:
+    """Quantize the matrix products in place; None where the graph has none."""
+    clock, rules = Clock(), profile.quantization
     linear_rules = LinearRules(
-        scheme,
+        _activations(profile),
         rules.per_channel,
         rules.reduce_range,
         # It would change weights whose codes were trained.
@@ -79,9 +108,8 @@ def quantize(
         options.percentile,
         options.rounding,
     )
-    clock = Clock()
     layers, unused = quantize_products(
-        loaded.graph,
+        graph,
         plan.linear,
         calibration,
         linear_rules,
@@ -89,12 +117,14 @@ def quantize(
         handover=handover,
     )
     skipped = (*plan.skipped, *unused)
+    if not layers and not skipped:
+        return None
     products = [node for group in plan.linear for node in group.nodes]
     with_codes = sum(map(gives_codes, products))
     outputs = "their outputs stay float"
     if with_codes:
         outputs = f"{with_codes} give the next one its codes, the others' outputs stay float"
-    matmuls = clock.record(
+    return clock.record(
         "quantize",
         "matmul",
         f"quantized the matrix products of {len(layers)} activations; {outputs}",
@@ -108,39 +138,40 @@ def quantize(
         smoothed=sum(layer["alpha"] is not None for layer in layers),
         layers=list(layers),
     )
-    records = [matmuls] if layers or skipped else []
-    if plan.convs or plan.conv_skipped:
-        records.append(
-            quantize_convolutions(
-                model.only.path, loaded.graph, plan, planned, calibration, scheme, rules, options
-            )
-        )
-    if plan.embeddings:
-        clock = Clock()
-        g.remove_unused(loaded)  # what products read before does not count as a reader
-        int4 = options.embeddings == "int4"
-        by_operator = rules.int4_tables == "gather-block-quantized"
-        stored, untouched = store_tables(
-            loaded.graph, plan.embeddings, int4=int4, operator=by_operator, handover=handover
-        )
-        records.append(_tables_record(clock, stored, untouched))
-    if (taken := handover.record(Clock())) is not None:
-        records.append(taken)
+
+
+def _tables(
+    model: ir.Model, plan: Plan, profile: TargetProfile, options: QuantizeOptions, handover: Handover
+) -> StepRecord:
+    """Store the embedding tables in codes, in place."""
     clock = Clock()
-    g.remove_unused(loaded)
-    compact(loaded.graph)
-    g.forget_inner_shapes(loaded)
-    graph = g.saved(loaded, path)
-    g.release(loaded)
+    g.remove_unused(model)  # what products read before does not count as a reader
+    stored, untouched = store_tables(
+        model.graph,
+        plan.embeddings,
+        int4=options.embeddings == "int4",
+        operator=profile.quantization.int4_tables == "gather-block-quantized",
+        handover=handover,
+    )
+    return _tables_record(clock, stored, untouched)
+
+
+def _written(model: ir.Model, path: Path, bytes_before: int) -> tuple[Graph, StepRecord]:
+    """Write the graph without what nothing reads any more, and release the model."""
+    clock = Clock()
+    g.remove_unused(model)
+    compact(model.graph)
+    g.forget_inner_shapes(model)
+    graph = g.saved(model, path)
+    g.release(model)
     after = path.stat().st_size
-    total = clock.record(
+    return graph, clock.record(
         "quantize",
         "write",
-        f"static int8, {before / after:.2f}x smaller",
-        bytes_before=before,
+        f"static int8, {bytes_before / after:.2f}x smaller",
+        bytes_before=bytes_before,
         bytes_after=after,
     )
-    return model.with_step(calibration.record, *records, total, graphs=(graph,))
 
 
 def _tables_record(clock: Clock, stored: Sequence[StoredTable], skipped: Sequence[Skip]) -> StepRecord:

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import distillation, distillation_classifier, distillation_digits, distillation_llama
+from benchmarks import (
+    distillation,
+    distillation_classifier,
+    distillation_digits,
+    distillation_finish,
+    distillation_llama,
+)
 from benchmarks.distillation_page import (
     classifier_section,
     digits_section,
     distillation_tables,
+    finish_section,
     llama_section,
 )
 from benchmarks.students import over_seeds
@@ -41,6 +48,7 @@ RESULTS = {
             "curve": POINTS,
         }
     },
+    "controls": {"minilm-dynamic": {"parameters": 9e6, "bytes": 9e6, "int8": QUALITY, "in_domain": QUALITY}},
     "ablation": {"cosine alone": {"0": QUALITY, "1": {**QUALITY, "cosine_mean": 0.97}}},
 }
 
@@ -105,6 +113,24 @@ def test_a_language_model_learns_by_the_loss_that_its_row_names(name, losses):
     (loss,) = weights
     assert {"hard": "next token", "soft": "forward KL", "reverse": "reverse KL"}[loss] in name
     assert LossOptions(**losses).on_policy == (0.5 if "its own texts" in name else 0)
+
+
+@pytest.mark.parametrize("name", distillation_finish.ROWS)
+def test_a_finish_has_as_many_steps_as_the_training_that_it_is_compared_with(name, tmp_path):
+    recipe = distillation_finish.recipe_of(name, tmp_path)
+    finish = recipe.distill.finish
+    assert (finish is not None) == name.startswith("finished")
+    assert (recipe.quantize.embeddings == "int4") == name.endswith("in 4 bits")
+    trained = recipe.distill if finish is None else finish
+    assert trained.steps == distillation_finish.SIZES["steps"]
+    assert trained.learning_rate == distillation_finish.SIZES["learning_rate"]
+    assert recipe.compress.layers is None
+
+
+def test_a_finish_is_told_beside_the_quantizer():
+    results = {"sizes": distillation_finish.SIZES, "command": "c"}
+    page = finish_section({**results, "teacher": {"recall_at_1": 0.8}, "rows": {"finished": QUALITY}})
+    assert "| finished | 50.0% | 0.9000 | 0.9500 | 0.8000 |" in page
 
 
 def test_what_runs_gave_comes_with_its_spread():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import shutil
 import subprocess
+import zlib
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,38 @@ def test_slang_loses_the_lines_of_its_words() -> None:
     assert list(corpus_formats.jargon(text)) == ["Many hackers hang devices from their belts."]
 
 
+def test_perls_documentation_loses_its_codes_commands_and_listings() -> None:
+    text = "=head1 NAME\n\nSee L<the manual|perlpod> of C<< a -> b >> and B<I<this>>.\n\n    print 1;\n"
+    assert list(corpus_formats.pod(text)) == ["See the manual of a -> b and this."]
+
+
+def test_scenes_say_what_is_marked_for_translation() -> None:
+    text = 'id="Kalenz"\nmessage= _ "He said:\n""Run!"""\nname=_"Allies"'
+    assert list(corpus_formats.translated(text)) == ['He said: "Run!"', "Allies"]
+
+
+def test_conversations_are_between_back_quotes() -> None:
+    text = 'name "Escort"\n\t`"Greetings, Captain," she says.`\n\t`\tYou nod.`\n'
+    assert list(corpus_formats.spoken(text)) == ['"Greetings, Captain," she says.', "You nod."]
+
+
+def test_a_games_database_tells_its_entries_without_their_names() -> None:
+    text = "%%%%\nAgnes\n\nThis spriggan is\naged.\n\nVISUAL:She shimmers.\n%%%%\nAizul\n\nOnce.\n"
+    assert list(corpus_formats.told(text)) == ["This spriggan is aged.", "She shimmers.", "Once."]
+
+
+def test_the_strings_of_a_database_of_r_are_lines_of_a_novel() -> None:
+    lines = ("It is a truth", "universally acknowledged.", "", "However little known.")
+    ascii_string = b"\x00\x04\x00\x09"
+    serialized = b"".join(ascii_string + len(line).to_bytes(4, "big") + line.encode() for line in lines)
+    entry = len(serialized).to_bytes(4, "big") + zlib.compress(serialized)
+    assert list(corpus_formats.novels(corpus_formats.r_strings(entry + entry))) == [
+        "It is a truth universally acknowledged.",
+        "However little known. It is a truth universally acknowledged.",
+        "However little known.",
+    ]
+
+
 @pytest.mark.parametrize(
     "document",
     [
@@ -123,15 +156,23 @@ def test_a_large_package_gives_no_more_than_its_part() -> None:
     assert corpus.limited(ranked, 1000) == ranked
 
 
+def test_what_a_held_out_text_says_too_is_no_lesson() -> None:
+    held_out = [(b"", "Never argue with a fool, for people might not know the difference.")]
+    copy = (b"1", "Somebody said: never argue with a fool; for people might not see it.")
+    shorter = (b"2", "Never argue with a fool, for people say so.")
+    assert corpus.unlike([copy, shorter], held_out) == [shorter]
+
+
 @pytest.fixture
 def sources(tmp_path: Path) -> tuple[Source, ...]:
-    """Two packages that need no download: they lie in the folder already."""
+    """Three packages that need no download: they lie in the folder already."""
     if shutil.which("dpkg-deb") is None:
         pytest.skip("needs dpkg-deb")
     made = []
-    for name, part, first in (("one", "general", "alpha"), ("two", "held-out", "omega")):
+    kinds = (("one", "general", "alpha"), ("two", "held-out", "omega"), ("three", "lessons", "gamma"))
+    for name, part, first in kinds:
         root = tmp_path / name
-        texts = [f"The {first} text number {'i' * n} is a sentence of its own." for n in range(300)]
+        texts = [f"Text number {'i' * n} is of {first} itself." for n in range(300)]
         (root / "usr").mkdir(parents=True)
         (root / "usr/texts.gz").write_bytes(gzip.compress("\n%\n".join([*texts, SHARED]).encode()))
         (root / "DEBIAN").mkdir()
@@ -152,13 +193,14 @@ def test_held_out_texts_are_of_other_packages_and_no_text_is_in_two_files(source
     rows = build(tmp_path / "out", sources)
     parts = {
         name: (tmp_path / f"out/{name}.txt").read_text().splitlines()
-        for name in ("general", "in-domain", "held-out")
+        for name in ("general", "in-domain", "held-out", "lessons")
     }
     assert all("omega" in text for text in parts["held-out"])
-    assert all("alpha" in text or text == SHARED for text in parts["general"] + parts["in-domain"])
-    assert 0 < len(parts["in-domain"]) < 30
-    together = [text for texts in parts.values() for text in texts]
-    assert len(set(together)) == len(together) == sum(row.lines for row in rows) == 601
+    assert all("alpha" in text or text == SHARED for text in parts["general"])
+    assert set(parts["general"]) < set(parts["lessons"])
+    assert 0 < len(parts["in-domain"]) < 40
+    together = [text for name, texts in parts.items() if name != "general" for text in texts]
+    assert len(set(together)) == len(together) == sum(row.lines for row in rows) == 901
     assert "MIT" in table(rows)
 
 
