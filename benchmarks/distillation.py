@@ -107,7 +107,7 @@ def described(name: str) -> dict[str, Any]:
 
 def make_dynamic() -> None:
     """Make the package of the teacher that is quantized without calibration."""
-    lower = {"clip_rate": 0.05, "cosine_mean": 0.9, "cosine_p05": 0.85, "rank_correlation": 0.9}
+    lower = {"cosine_mean": 0.9, "cosine_p05": 0.85, "rank_correlation": 0.9}
     table = overlay(read_table(RECIPES / f"{REFERENCE}.toml"), {"ship": "dynamic", "gates": lower})
     export(recipe_from_table(table), BUILD / DYNAMIC, force=True)
 

@@ -128,7 +128,7 @@ class DistillOptions(_Table):
         ema: Decay of the running mean of the weights that is evaluated and kept; 0 keeps the weights.
         precision: `bf16` and `fp16` where the hardware has them; `auto` is bf16 on a GPU and fp32 elsewhere.
         evaluate_every: Steps between evaluations; None makes 20 of them.
-        patience: Stop after so many evaluations without gain; 0 never does.
+        patience: Stop after so many evaluations without gain, how it was before training aside; 0 never does.
         cache: Folder for the teacher's outputs, kept for other students; None keeps them while this one
             learns.
         losses: What each loss counts.

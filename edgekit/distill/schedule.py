@@ -38,7 +38,8 @@ class TrainingPlan:
         clip_norm: Longest gradient; 0 leaves them as they are.
         precision: Of the student's forward; the weights stay fp32. `fp16` needs a CUDA GPU.
         evaluate_every: Steps between evaluations; 0 evaluates only before the first and after the last.
-        patience: Evaluations without a new best after which training stops; 0 never stops early.
+        patience: Evaluations without a new best, how it was before training aside, after which training
+            stops; 0 never stops early.
         seed: Of the samples' order and of what the losses draw.
         checkpoint_every: Steps between checkpoints; 0 writes one only at the end.
     """

@@ -181,9 +181,14 @@ class _Run:
 
     @property
     def over(self) -> bool:
-        """Whether so many evaluations brought nothing better that training stops."""
-        since = sum(point.step > self.best[0] for point in self.points) if self.best else 0
-        return bool(self.plan.patience) and since >= self.plan.patience
+        """Whether so many evaluations brought nothing better than one before them.
+
+        How close the student was before it learnt does not count: the rate of the start may take it away
+        from there for a while.
+        """
+        values = [point.quality[self.watch] for point in self.points if point.step]
+        best = int(np.argmax(np.nan_to_num(values, nan=-np.inf))) if values else 0
+        return bool(self.plan.patience) and len(values) - 1 - best >= self.plan.patience
 
     def go(self) -> None:
         """Train to the end, from where it is."""

@@ -253,6 +253,12 @@ class TestTheBest:
         again = run(tmp_path, plan, evaluate=lambda model: pytest.fail("it is over"))
         assert same(trained, again)
 
+    def test_patience_does_not_ask_for_more_than_there_was_before_training(self, tmp_path: Path) -> None:
+        qualities = iter([0.9, 0.1, 0.2, 0.3, 0.4, 0.5, 0.45, 0.46, 0.95])
+        plan = replace(PLAN, evaluate_every=1, patience=2)
+        trained = run(tmp_path, plan, evaluate=lambda model: {"closeness": next(qualities)})
+        assert (trained.best_step, trained.steps_run) == (0, 7)
+
     def test_a_quality_that_is_no_number_is_never_the_best(self, tmp_path: Path) -> None:
         qualities = iter([float("nan"), 0.5, float("nan"), 0.4])
         trained = run(tmp_path, evaluate=lambda model: {"closeness": next(qualities)})
