@@ -72,7 +72,8 @@ def test_memory_does_not_grow_with_the_number_of_samples(block, batches):
         return highest
 
     # One row per sample alone would add 1280 * 16 * 4 bytes for each of two tensors; a histogram has 65 528.
-    assert peak(1536) - peak(256) < 100_000
+    # What else lives in the process may add to one of them; growth would be there every time.
+    assert min(peak(1536) - peak(256) for _ in range(3)) < 100_000
 
 
 def test_a_quantized_graph_is_refused(block, batches, tmp_path):
