@@ -56,7 +56,7 @@ CLASSES = {
 Source: lexnames(5WN)."""
 
 TEST = 2000
-EPOCHS, PEAK_RATE = 4, 2e-4
+EPOCHS, PEAK_RATE = 8, 2e-4
 """Of the teacher."""
 COMPRESS = {"samples": 512, "layers": {"keep": 3}, "width": {"ffn": 384}}
 SCHEDULE = {"batch": 64, "learning_rate": 0.0003, "precision": "bf16"}
