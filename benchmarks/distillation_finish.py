@@ -48,7 +48,13 @@ def recipe_of(name: str, student: Path) -> Recipe:
     training = {"steps": 0, "finish": steps} if finishes else steps
     changes: dict[str, Any] = {
         "gates": {"cosine_mean": 0.5, "cosine_p05": 0.3, "rank_correlation": 0.3, "clip_rate": 0.1},
-        "distill": {**SHORT, "student": str(student), "cache": str(ABLATION / "teacher"), **training},
+        "distill": {
+            **SHORT,
+            "batch": SIZES["batch"],
+            "student": str(student),
+            "cache": str(ABLATION / "teacher"),
+            **training,
+        },
         "quantize": {"embeddings": embeddings},
     }
     table = overlay(read_table(RECIPES / f"{ABLATED}.toml"), changes)
