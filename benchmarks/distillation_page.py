@@ -70,6 +70,15 @@ on {labelled:,} labelled definitions, is right about {teacher:.1%} of {test:,} u
 without labels* are these and {unlabelled:,} more. Again: `{command}`.
 """
 
+CONTROLS = """
+### What a student inherits
+
+Students of the shape of `minilm-b` (3 layers, 512 neurons), taught alike on {seen:,} texts and packaged
+alike, so that their files have the same size; judged like the packages above, one seed. *Every other layer*
+has evenly spaced layers and neurons drawn at random, without repair; *fresh* has random weights. Again:
+`{command}`.
+"""
+
 FINISH = """
 ### A finish for 8 bits
 
@@ -158,6 +167,22 @@ def classifier_section(results: Results) -> str:
         for name, row in results["rows"].items()
     ]
     return f"{about}\n{table(head, rows)}"
+
+
+def controls_section(results: Results) -> str:
+    """Return the table of `results/distillation_controls.json`."""
+    sizes, teacher = results["sizes"], results["teacher"]
+    about = CONTROLS.format(seen=round(sizes["epochs"] * sizes["distinct"]), command=results["command"])
+    rows = [
+        (
+            name,
+            f"{row['bytes'] / 1e6:.1f} MB",
+            *(cell for key in ("in_domain", "other") for cell in _kept(row[key], teacher[key])),
+        )
+        for name, row in results["rows"].items()
+    ]
+    head = ("starts from", "file", *HEAD_APART[1:])
+    return f"{about}\n{table(head, rows)}\n"
 
 
 def finish_section(results: Results) -> str:

@@ -78,7 +78,9 @@ class LossOptions(_Table):
             beginnings of samples; the teacher runs along and grades every token by `soft` and `reverse`.
         cosine: 1 - cosine of embeddings.
         similarity: How similar the texts of a batch are to each other, as a distribution.
-        similarity_temperature: Of that distribution.
+        anchors: How similar a text is to others' vectors by the teacher, as a distribution.
+        anchor_samples: How many of those vectors each step draws from the teacher's outputs.
+        similarity_temperature: Of both distributions.
         contrastive: Each text nearer to its pair than to the others' pairs.
         contrastive_temperature: Of that choice.
         hidden: What the layers give.
@@ -96,6 +98,8 @@ class LossOptions(_Table):
     on_policy: Annotated[float, Field(ge=0, le=1)] = 0.0
     cosine: Weight | None = None
     similarity: Weight | None = None
+    anchors: Weight | None = None
+    anchor_samples: PositiveInt = 8192
     similarity_temperature: Temperature = 0.05
     contrastive: Weight = 0.0
     contrastive_temperature: Temperature = 0.05

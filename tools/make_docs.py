@@ -23,6 +23,7 @@ from benchmarks.architectures_page import page as architectures_page
 from benchmarks.compression_page import compression_tables, digits_section
 from benchmarks.distillation_page import (
     classifier_section,
+    controls_section,
     distillation_tables,
     finish_section,
     llama_section,
@@ -168,6 +169,7 @@ def with_distillation(page: str, folder: Path) -> str:
     """Return the page about distillation with its tables written anew; what was not measured is left out."""
     sections = {
         "distillation": distillation_tables,
+        "distillation_controls": controls_section,
         "distillation_digits": taught_digits_section,
         "distillation_classifier": classifier_section,
         "distillation_llama": llama_section,

@@ -189,6 +189,39 @@ def similarity_distribution(student: torch.Tensor, teacher: torch.Tensor, temper
     return _mean(_kl(_log_softmax(theirs, temperature), _log_softmax(own, temperature)))
 
 
+def anchor_distribution(
+    student: torch.Tensor,
+    teacher: torch.Tensor,
+    anchors: torch.Tensor,
+    apart: torch.Tensor,
+    temperature: float,
+) -> torch.Tensor:
+    """KL(P ‖ Q), P and Q the softmax over the anchors a of cos(t, a)/T and cos(s, a)/T: → scalar.
+
+    How similar each row is to vectors that the teacher gave for other samples. They are many more than a
+    batch has, so that near ones are among them, and cost no forward.
+
+    Source: Koohpayegani et al. 2020, arXiv:2010.14713 (CompRess), section 3.1, the variant in which the
+    student's similarities are to the teacher's anchors; there they are the latest of a queue.
+
+    Args:
+        student: [rows, dim].
+        teacher: [rows, dim], of the same samples.
+        anchors: [anchors, dim], the teacher's.
+        apart: bool [rows, anchors], False where the anchor is the row's own sample.
+        temperature: T.
+
+    Raises:
+        ModelError: The two differ in shape.
+    """
+    student, teacher = _alike(student, teacher)
+    with _exactly(student):
+        theirs, own = (_cosines(rows, anchors.float()) / temperature for rows in (teacher, student))
+    least = torch.finfo(own.dtype).min
+    theirs, own = (_log_softmax(scores.masked_fill(~apart, least)) for scores in (theirs, own))
+    return _mean(_kl(theirs, own))
+
+
 def contrastive(queries: torch.Tensor, answers: torch.Tensor, temperature: float) -> torch.Tensor:
     """-log softmaxⱼ(cos(qᵢ, aⱼ)/T)[i], and the same the other way, halved: [rows, dim] both → scalar.
 

@@ -149,6 +149,8 @@ class Objective:
             found["cosine"] = losses.cosine(own, theirs)
         if "similarity" in wanted:
             found["similarity"] = losses.similarity_distribution(own, theirs, options.similarity_temperature)
+        if "anchors" in wanted:
+            found["anchors"] = self._on_anchors(own, theirs, batch, alike)
         if "soft" in wanted:
             many = self._teacher.task.startswith("multi-label")
             soft = losses.soft_decisions if many else losses.soft_labels
@@ -167,6 +169,16 @@ class Objective:
                 first, next(iter(answers.values())), options.contrastive_temperature
             )
         return found
+
+    def _on_anchors(
+        self, own: torch.Tensor, theirs: torch.Tensor, batch: Batch, alike: torch.Tensor
+    ) -> torch.Tensor:
+        """Return how differently student and teacher place texts among vectors that the teacher gave."""
+        drawn = torch.randint(len(self._cache), (min(self._options.anchor_samples, len(self._cache)),))
+        anchors = self._cache.rows(drawn.tolist()).values.to(own.device)
+        apart = torch.tensor(batch.indices)[alike, None] != drawn
+        temperature = self._options.similarity_temperature
+        return losses.anchor_distribution(own, theirs, anchors, apart.to(own.device), temperature)
 
     def _on_next_tokens(self, first: torch.Tensor, targets: Targets, batch: Batch) -> dict[str, torch.Tensor]:
         found: dict[str, torch.Tensor] = {}

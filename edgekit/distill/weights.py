@@ -6,7 +6,7 @@ from edgekit.distillation import LossOptions
 from edgekit.errors import RecipeError
 
 USUAL: dict[str, dict[str, float]] = {
-    "sentence-embedding": {"cosine": 1.0, "similarity": 0.0, "contrastive": 0.0},
+    "sentence-embedding": {"cosine": 1.0, "similarity": 0.0, "anchors": 0.0, "contrastive": 0.0},
     "feature-extraction": {"cosine": 1.0},
     "text-classification": {"soft": 1.0, "hard": 0.5, "reverse": 0.0},
     "token-classification": {"soft": 1.0, "hard": 0.5, "reverse": 0.0},

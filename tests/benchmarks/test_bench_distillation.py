@@ -7,12 +7,14 @@ import pytest
 from benchmarks import (
     distillation,
     distillation_classifier,
+    distillation_controls,
     distillation_digits,
     distillation_finish,
     distillation_llama,
 )
 from benchmarks.distillation_page import (
     classifier_section,
+    controls_section,
     digits_section,
     distillation_tables,
     finish_section,
@@ -113,6 +115,31 @@ def test_a_language_model_learns_by_the_loss_that_its_row_names(name, losses):
     (loss,) = weights
     assert {"hard": "next token", "soft": "forward KL", "reverse": "reverse KL"}[loss] in name
     assert LossOptions(**losses).on_policy == (0.5 if "its own texts" in name else 0)
+
+
+@pytest.mark.parametrize("name", distillation_controls.ROWS)
+def test_controls_differ_in_who_learns_alone(name, tmp_path):
+    student = None if name == "fresh" else tmp_path
+    recipe = distillation_controls.recipe_of(name, student)
+    assert (recipe.distill.fresh is None) == (recipe.distill.student is not None) == (name != "fresh")
+    ablated = recipe_from_table(read_table(distillation.RECIPES / f"{distillation.ABLATED}.toml"))
+    alike = {"data", "learning_rate", "samples", "cache", "precision"}
+    assert recipe.distill.model_dump(include=alike) == ablated.distill.model_dump(include=alike)
+    losses = ablated.distill.losses
+    assert recipe.distill.losses in (losses, losses.model_copy(update={"anchors": 0.3}))
+    assert recipe.quantize == ablated.quantize
+    rows = distillation_controls.ROWS
+    assert len({distillation_controls.folder_of(row) for row in rows}) == len(rows)
+
+
+def test_controls_are_told_with_their_bytes():
+    teacher = {"other": {"recall_at_1": 0.8}, "in_domain": {"recall_at_1": 0.5}}
+    row = {"bytes": 9.9e6, "other": QUALITY, "in_domain": QUALITY}
+    page = controls_section(
+        {"sizes": distillation_controls.SIZES, "command": "c", "teacher": teacher, "rows": {"fresh": row}}
+    )
+    assert "80,000 texts" in page
+    assert "| fresh | 9.9 MB | 80.0% | 0.9000 | 50.0% | 0.9000 |" in page
 
 
 @pytest.mark.parametrize("name", distillation_finish.ROWS)

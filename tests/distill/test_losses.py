@@ -57,6 +57,7 @@ WAYS = pytest.mark.parametrize(
 
 
 MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
+ANCHORS, APART = torch.eye(5, 6), torch.ones(1, 5, dtype=torch.bool)
 
 PAIRS = {
     "soft_labels": lambda s, t: losses.soft_labels(s, t, 2.0),
@@ -66,6 +67,7 @@ PAIRS = {
     "reverse_kl": lambda s, t: losses.reverse_kl(s, t, 2.0),
     "cosine": losses.cosine,
     "similarity_distribution": lambda s, t: losses.similarity_distribution(s, t, 0.1),
+    "anchor_distribution": lambda s, t: losses.anchor_distribution(s, t, ANCHORS, APART, 0.1),
     "hidden": losses.hidden,
     "relations": lambda s, t: losses.relations(s.view(2, 4, -1), t.view(2, 4, -1), MASK, 2),
 }
@@ -315,6 +317,17 @@ class TestEmbeddings:
     def test_similarity_of_batches_that_are_not_the_same_is_refused(self) -> None:
         with pytest.raises(ModelError, match="3 rows of the student stand beside 4 of the teacher"):
             losses.similarity_distribution(torch.ones(3, 2), torch.ones(4, 2), 1.0)
+
+    @given(seed=SEEDS, temperature=TEMPERATURES)
+    def test_anchors_are_the_kl_of_the_similarities_to_others(self, seed, temperature) -> None:
+        student, teacher, anchors = (_random(seed + n, 3, 4) for n in range(3))
+        scores = [
+            _cosines(torch.cat([rows, anchors]).numpy())[:3, 3:] / temperature for rows in (teacher, student)
+        ]
+        p, q = (_softmax(rows[:, 1:]) for rows in scores)
+        apart = torch.tensor([[False, True, True]] * 3)
+        loss = losses.anchor_distribution(student, teacher, anchors, apart, temperature)
+        assert float(loss) == pytest.approx(_kl(p, q), rel=1e-3, abs=1e-5)
 
     def test_contrastive_is_the_choice_of_the_own_row_both_ways(self) -> None:
         queries, answers = _random(1, 5, 4), _random(2, 5, 4)

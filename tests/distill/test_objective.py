@@ -15,6 +15,7 @@ from edgekit.compress.judge import Judge
 from edgekit.compression import LayerOptions, VocabularyOptions
 from edgekit.data import Sample
 from edgekit.distill.cache import teacher_cache
+from edgekit.distill.learner import copied
 from edgekit.distill.objective import Objective, wanted_outputs
 from edgekit.distill.training import Batch
 from edgekit.distillation import LossOptions
@@ -86,6 +87,37 @@ def test_a_trimmed_vocabulary_alone_leaves_little_to_learn_of_texts_that_both_cu
     found = _losses(model, student, alike[:24], folder, {"soft": 1.0, "hidden": 1.0})
     assert found["hidden"] < 1e-4
     assert found["soft"] < 0.05
+
+
+@pytest.fixture(scope="module")
+def sentences(tiny_st_dir, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sentences")
+    texts = (f"the {a} {b} sat on the {c}" for a in ("old", "new") for b in ("dog", "cat") for c in "abcdef")
+    return load(ModelRef(str(tiny_st_dir)), None, scratch=folder), tuple(map(Sample, texts)), folder
+
+
+def _turned(model):
+    """The model with other weights, large enough that texts differ."""
+    student, draw = copied(model, torch.device("cpu")), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in student.module.parameters():
+            if parameter.ndim == 2:
+                parameter.copy_(torch.randn(parameter.shape, generator=draw) / parameter.shape[1] ** 0.5)
+    return student
+
+
+def test_anchors_tell_how_similar_a_text_is_to_others_by_the_teacher(sentences):
+    model, samples, folder = sentences
+    own, turned = (
+        _losses(model, student, samples, folder, {"anchors": 1.0}) for student in (model, _turned(model))
+    )
+    assert own["anchors"] < 1e-3 < turned["anchors"]
+
+
+def test_no_text_is_its_own_anchor(sentences):
+    model, samples, folder = sentences
+    # of two texts only the other one is left, which has all of the probability
+    assert _losses(model, _turned(model), samples[:2], folder, {"anchors": 1.0})["anchors"] == 0
 
 
 def test_texts_that_are_cut_otherwise_are_not_compared_by_position(llama):
