@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgekit.cli.request import COLUMN, FORCE, MODEL, QUIET, VALIDATION_SAMPLES, WHERE, declared, request_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -39,21 +41,14 @@ class _Vocabulary(click.ParamType):
 
 @click.command(no_args_is_help=True)
 @click.argument("model", required=False)
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder to make.  [required]")
-@click.option(
-    "--recipe", "recipe_path", type=click.Path(path_type=Path), help="Recipe file; flags win over it."
-)
-@click.option("--task", help="What the model is for; inferred where it is left out.")
+@declared(*WHERE)
 @click.option("-d", "--data", help="Samples to look at: .txt, .jsonl, .csv, .npz, or a folder of images.")
-@click.option("--column", help="Column of a .csv or key of a .jsonl that holds the sample.")
+@COLUMN
 @click.option("--label-column", help="Column, key or array that holds the label; only accuracy needs it.")
 @click.option("--samples", type=int, help="Samples to look at, at most.  [default: 512]")
 @click.option("--validation", help="Samples to measure the loss on; left out, they are held out from --data.")
-@click.option("--validation-samples", type=int, help="Validation samples at most.  [default: 128]")
-@click.option("--seed", type=int, help="Seed of every random choice.  [default: 0]")
-@click.option("--max-length", type=int, help="Longest token sequence.  [default: the model's]")
-@click.option("--revision", help="Hub revision.")
-@click.option("--allow-pickle", is_flag=True, default=None, help="Load a pickle checkpoint, weights only.")
+@VALIDATION_SAMPLES
+@declared(*MODEL)
 @click.option("--weights", help="For package.module:factory: what compress made of it before.")
 @click.option("--adapter", "adapters", multiple=True, help="LoRA folder to merge first; repeatable.")
 @click.option(
@@ -74,10 +69,10 @@ class _Vocabulary(click.ParamType):
 @click.option(
     "-t", "--target", help="Target whose types are timed for --time and --low-rank.  [default: cpu-x86]"
 )
-@click.option("--force", is_flag=True, help="Replace the output folder if it is there.")
+@FORCE
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
 @click.option("-v", "--verbose", is_flag=True, help="Also print what each step left alone.")
-@click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+@QUIET
 def command(
     recipe_path: Path | None,
     output: Path | None,
@@ -138,32 +133,17 @@ def make(
 
 
 def _recipe(path: Path | None, flags: dict[str, Any]) -> Recipe:
-    from edgekit.recipe import overlay, read_table, recipe_from_table
-
     table = {
-        "model": flags["model"],
-        "task": flags["task"],
         "targets": [flags["target"]] if flags["target"] else None,
-        "seed": flags["seed"],
-        "model_options": {key: flags[key] for key in ("revision", "allow_pickle", "max_length", "weights")},
         "calibration": {
             "data": flags["data"],
             "column": flags["column"],
             "label_column": flags["label_column"],
             "samples": flags["samples"] or (512 if flags["data"] else None),
         },
-        "validation": {
-            "data": flags["validation"],
-            "column": flags["column"] if flags["validation"] else None,
-            "label_column": flags["label_column"] if flags["validation"] else None,
-            "samples": flags["validation_samples"],
-        },
         "compress": {"samples": flags["samples"], **_techniques(flags)},
     }
-    merged = overlay(read_table(path) if path else {}, table)
-    if "model" not in merged:
-        raise click.UsageError("Missing argument 'MODEL' (or 'model' in --recipe).")
-    return recipe_from_table(merged, f"recipe {path}" if path else "request")
+    return request_of(path, flags["model"], flags, table)
 
 
 def _techniques(flags: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgekit.cli.request import COLUMN, FORCE, MODEL, QUIET, VALIDATION_SAMPLES, WHERE, declared, request_of
+
 if TYPE_CHECKING:
     from edgekit.recipe import Recipe
 
@@ -15,11 +17,7 @@ _FRESH = ("layers", "hidden", "heads", "ffn")
 
 @click.command(no_args_is_help=True)
 @click.argument("teacher", required=False)
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder to make.  [required]")
-@click.option(
-    "--recipe", "recipe_path", type=click.Path(path_type=Path), help="Recipe file; flags win over it."
-)
-@click.option("--task", help="What the model is for; inferred where it is left out.")
+@declared(*WHERE)
 @click.option("--student", help="Directory of the model that learns, such as edgekit compress writes.")
 @click.option("--fresh-layers", type=int, help="Or one with random weights: its layers.")
 @click.option("--fresh-hidden", type=int, help="Its width between layers.  [default: the teacher's]")
@@ -28,11 +26,11 @@ _FRESH = ("layers", "hidden", "heads", "ffn")
 @click.option("--activation", help="Another activation in the feed-forward blocks; relu is free in int8.")
 @click.option("--norms", help="one-per-layer drops the norm behind attention of BERT-like encoders.")
 @click.option("-d", "--data", help="Samples to learn from: .txt, .jsonl, .csv, .npz, or a folder of images.")
-@click.option("--column", help="Column of a .csv or key of a .jsonl that holds the sample.")
+@COLUMN
 @click.option("--label-column", help="Column, key or array that holds the label, or a text's pair.")
 @click.option("--samples", type=int, help="Samples to learn from, at most.  [default: 200000]")
 @click.option("--validation", help="Samples to measure the loss on; left out, they are held out from --data.")
-@click.option("--validation-samples", type=int, help="Validation samples at most.  [default: 128]")
+@VALIDATION_SAMPLES
 @click.option("--epochs", type=float, help="How often each sample is seen.  [default: 3]")
 @click.option("--steps", type=int, help="Optimizer steps, instead of --epochs.")
 @click.option("--batch", type=int, help="Samples of a forward.  [default: 64]")
@@ -53,13 +51,10 @@ _FRESH = ("layers", "hidden", "heads", "ffn")
 @click.option("--finish-steps", type=int, help="For so many optimizer steps.  [default: 500]")
 @click.option("--embeddings", help="int8 or int4 tables in that, as the export will store them.")
 @click.option("--cache", help="Folder that keeps the teacher's outputs for other students.")
-@click.option("--seed", type=int, help="Seed of every random choice.  [default: 0]")
-@click.option("--max-length", type=int, help="Longest token sequence.  [default: the model's]")
-@click.option("--revision", help="Hub revision of the teacher.")
-@click.option("--allow-pickle", is_flag=True, default=None, help="Load a pickle checkpoint, weights only.")
-@click.option("--force", is_flag=True, help="Replace the output folder if it is there.")
+@declared(*MODEL)
+@FORCE
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
-@click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+@QUIET
 def command(
     recipe_path: Path | None,
     output: Path | None,
@@ -84,8 +79,6 @@ def command(
 
 
 def _recipe(path: Path | None, flags: dict[str, Any]) -> Recipe:
-    from edgekit.recipe import overlay, read_table, recipe_from_table
-
     fresh = {key: flags[f"fresh_{key}"] for key in _FRESH}
     schedule = ("epochs", "steps", "batch", "accumulate", "learning_rate", "precision", "patience", "cache")
     losses = {key: flags[key] for key in ("temperature", "reverse", "on_policy")}
@@ -97,22 +90,8 @@ def _recipe(path: Path | None, flags: dict[str, Any]) -> Recipe:
     }
     finish = {"target": flags["finish_for"], "steps": flags["finish_steps"]}
     distill["finish"] = {key: value for key, value in finish.items() if value is not None} or None
-    validation = flags["validation"]
     table = {
-        "model": flags["teacher"],
-        "task": flags["task"],
-        "seed": flags["seed"],
-        "model_options": {key: flags[key] for key in ("revision", "allow_pickle", "max_length")},
-        "validation": {
-            "data": validation,
-            "column": flags["column"] if validation else None,
-            "label_column": flags["label_column"] if validation else None,
-            "samples": flags["validation_samples"],
-        },
         "quantize": {"embeddings": flags["embeddings"]},
         "distill": {key: value for key, value in distill.items() if value is not None},
     }
-    merged = overlay(read_table(path) if path else {}, table)
-    if "model" not in merged:
-        raise click.UsageError("Missing argument 'TEACHER' (or 'model' in --recipe).")
-    return recipe_from_table(merged, f"recipe {path}" if path else "request")
+    return request_of(path, flags["teacher"], flags, table)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgekit.cli.request import COLUMN, FORCE, MODEL, QUIET, VALIDATION_SAMPLES, WHERE, declared, request_of
+
 if TYPE_CHECKING:
     from edgekit.pipeline import ExportResult
     from edgekit.recipe import Recipe
@@ -30,21 +32,14 @@ def _gates(context: click.Context, parameter: click.Parameter, values: tuple[str
 @click.option(
     "-t", "--target", "targets", multiple=True, help="Target profile or FILE.toml; repeat for several."
 )
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder to make.  [required]")
-@click.option(
-    "--recipe", "recipe_path", type=click.Path(path_type=Path), help="Recipe file; flags win over it."
-)
-@click.option("--task", help="What the model is for; inferred where it is left out.")
+@declared(*WHERE)
 @click.option("-c", "--calibration", help="Your samples: .txt, .jsonl, .csv, .npz, or a folder of images.")
-@click.option("--column", help="Column of a .csv or key of a .jsonl that holds the sample.")
+@COLUMN
 @click.option("--label-column", help="Column, key or array that holds the label.")
 @click.option("--samples", type=int, help="Calibration samples at most.  [default: 256]")
 @click.option("--validation", help="Samples to validate on; left out, they are held out from --calibration.")
-@click.option("--validation-samples", type=int, help="Validation samples at most.  [default: 128]")
-@click.option("--seed", type=int, help="Seed of the choice of samples.  [default: 0]")
-@click.option("--max-length", type=int, help="Longest token sequence.  [default: the model's]")
-@click.option("--revision", help="Hub revision.")
-@click.option("--allow-pickle", is_flag=True, default=None, help="Load a pickle checkpoint, weights only.")
+@VALIDATION_SAMPLES
+@declared(*MODEL)
 @click.option("--weights", help="For package.module:factory: the folder that `edgekit compress` made of it.")
 @click.option(
     "--ship",
@@ -110,11 +105,11 @@ def _gates(context: click.Context, parameter: click.Parameter, values: tuple[str
     help="Also run the packages there before they are written, see `edgekit runners`; repeatable.",
 )
 @click.option("--keep-float", is_flag=True, default=None, help="Keep the float graph beside the packages.")
-@click.option("--force", is_flag=True, help="Replace the output folder if it is there.")
+@FORCE
 @click.option("--dry-run", is_flag=True, help="Print the plan and the resolved profiles, and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print the reports as JSON.")
 @click.option("-v", "--verbose", is_flag=True, help="Also print every step with what it did and skipped.")
-@click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+@QUIET
 def command(
     recipe_path: Path | None,
     output: Path | None,
@@ -159,30 +154,17 @@ def command(
 
 
 def _recipe(path: Path | None, flags: dict[str, Any]) -> Recipe:
-    from edgekit.recipe import overlay, read_table, recipe_from_table
-
-    validation = flags["validation"]
     table = {
-        "model": flags["model"],
-        "task": flags["task"],
         "targets": list(flags["targets"]) or None,
-        "seed": flags["seed"],
         "ship": flags["ship"],
         "min_runtime": flags["min_runtime"],
         "keep_float": flags["keep_float"],
         "gates": flags["gates"],
-        "model_options": {key: flags[key] for key in ("revision", "allow_pickle", "max_length", "weights")},
         "calibration": {
             "data": flags["calibration"],
             "column": flags["column"],
             "label_column": flags["label_column"],
             "samples": flags["samples"],
-        },
-        "validation": {
-            "data": validation,
-            "column": flags["column"] if validation else None,
-            "label_column": flags["label_column"] if validation else None,
-            "samples": flags["validation_samples"],
         },
         "quantize": {
             "method": flags["method"],
@@ -199,14 +181,12 @@ def _recipe(path: Path | None, flags: dict[str, Any]) -> Recipe:
         "latency": {key: flags[key] for key in ("runs", "threads", "candidates")},
         "verify": {"on": list(flags["on"]) or None},
     }
-    merged = overlay(read_table(path) if path else {}, table)
-    if "model" not in merged:
-        raise click.UsageError("Missing argument 'MODEL' (or 'model' in --recipe).")
-    if "targets" not in merged:
+    recipe = request_of(path, flags["model"], flags, table)
+    if not recipe.targets:
         raise click.UsageError(
             "Missing option '-t' / '--target' (or 'targets' in --recipe). See: edgekit targets"
         )
-    return recipe_from_table(merged, f"recipe {path}" if path else "request")
+    return recipe
 
 
 def _print_plan(recipe: Recipe, output: Path | None, as_json: bool) -> None:
