@@ -16,6 +16,7 @@ from edgekit.distilling import (
     COMPRESS_RECORD,
     distilled,
     forget_training,
+    leave_the_rest_to_the_first,
     lesson_of,
     student_of,
     training_folder,
@@ -129,6 +130,7 @@ def distill_model(
 
     Raises:
         EdgekitError: The input is wrong, the machine lacks something, or the training diverged; no output.
+        SystemExit: With 0 when the training is over, in all processes of `accelerate launch` but the first.
     """
     if recipe.distill is None:
         raise RecipeError(
@@ -208,6 +210,7 @@ def _taught(
         student = _judged(distilled(student, original, recipe, lesson, state, progress), reference)
     if options.finish is not None:
         student = _judged(finished(student, original, recipe, lesson, state / "finish", progress), reference)
+    leave_the_rest_to_the_first()
     return student
 
 

@@ -19,7 +19,7 @@ from edgekit.distill.fingerprint import model_sha256
 from edgekit.distill.objective import Objective, wanted_outputs
 from edgekit.distill.precision import Precision
 from edgekit.distill.student import changed, fresh_student, refuse_unfit
-from edgekit.distill.training import Trained, TrainingPlan, train, training_device
+from edgekit.distill.training import Trained, TrainingPlan, train, training_processes
 from edgekit.distill.weights import weights_of
 from edgekit.distillation import ChangeOptions, DistillOptions
 from edgekit.errors import DataError, ModelError, RecipeError
@@ -41,6 +41,16 @@ _PAIRED = ("sentence-embedding",)
 def training_folder(output: Path) -> Path:
     """Return where a training keeps its checkpoints until its output is written."""
     return output.with_name(f"{output.name}.training")
+
+
+def leave_the_rest_to_the_first() -> None:
+    """End a process that only helped to train: the first one judges and writes.
+
+    Raises:
+        SystemExit: In every process but the first.
+    """
+    if not training_processes().main:
+        raise SystemExit(0)
 
 
 def forget_training(output: Path) -> None:
@@ -143,7 +153,17 @@ def lesson_of(
     if precision_of(options) != "fp32":
         wanted = replace(wanted, precision="bf16")
     folder = Path(options.cache) if options.cache else state / "teacher"
-    cache = teacher_cache(teacher, samples, wanted, folder, progress, device=training_device())
+    processes = training_processes()
+    cache = teacher_cache(
+        teacher,
+        samples,
+        wanted,
+        folder,
+        progress if processes.main else silent,
+        device=str(processes.device),
+        rank=processes.rank_here,
+        processes=processes.count_here,
+    )
     progress("distill", "measuring the student before it learns", None)
     judge, reference = Judge.of(teacher, held_out), Reference.of(teacher, held_out)
 
@@ -282,7 +302,7 @@ def precision_of(options: DistillOptions) -> Precision:
     """Return in what a training computes: bf16 on a GPU and fp32 elsewhere, unless the options say."""
     if options.precision != "auto":
         return options.precision
-    return "fp32" if training_device() == "cpu" else "bf16"
+    return "fp32" if training_processes().device.type == "cpu" else "bf16"
 
 
 def plan_of(options: DistillOptions, samples: int, seed: int) -> TrainingPlan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,7 +30,8 @@ def shown_progress(console: Console, *, quiet: bool) -> Iterator[Progress]:
     """
     context = click.get_current_context(silent=True)
     interrupts = (context and context.find_object(Interrupts)) or Interrupts()
-    with _shown(console, quiet=quiet) as progress:
+    helper = os.environ.get("RANK", "0") != "0"  # of `accelerate launch` or torchrun: the first one tells
+    with _shown(console, quiet=quiet or helper) as progress:
         yield interrupts.heeded(progress)
 
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,7 @@ __all__ = ["Targets", "TeacherCache", "Wanted", "teacher_cache"]
 _FORMAT = 1
 _BLOCK_SAMPLES = 256
 _BLOCK_BYTES = 1 << 28  # what a block may hold in memory before it is written
+_PART = "part-{}-{}"
 _WAITING = "waiting for another process that makes the same teacher outputs"
 
 
@@ -113,6 +115,14 @@ class TeacherCache:
         chosen = torch.from_numpy(np.array(self.indices[places], np.int64))
         return Targets(values - total, torch.from_numpy(counts), chosen, (log_rest - total)[:, 0])
 
+    def tables(self, first: int, stop: int) -> Tables:
+        """Return what is kept of the samples from `first` to `stop`, by file name."""
+        rows = slice(self.starts[first], self.starts[stop - 1] + self.counts[stop - 1])
+        found = {VALUES: self.values[rows], COUNTS: self.counts[first:stop].astype(DTYPES[COUNTS])}
+        if self.indices is not None and self.log_rest is not None:
+            found |= {INDICES: self.indices[rows], LOG_REST: self.log_rest[rows]}
+        return found
+
 
 def teacher_cache(
     teacher: TorchModel,
@@ -122,11 +132,15 @@ def teacher_cache(
     progress: Progress = silent,
     *,
     device: str = "cpu",
+    rank: int = 0,
+    processes: int = 1,
 ) -> TeacherCache:
     """Return the teacher's first output for every sample; what `folder` has of it already is not run again.
 
     A pooled output [batch, width] has one row per sample, any other one row per position that is no padding.
-    Processes that want the same cache at once wait for the first of them.
+    Processes that want the same cache at once wait for the first of them, unless they were told to share the
+    work: then each runs the teacher over a part of the samples, and the first that is done puts the parts
+    together, and makes those of processes that are gone.
 
     Args:
         teacher: In eval mode, on the CPU; it is not changed.
@@ -136,6 +150,8 @@ def teacher_cache(
         progress: Told after every block.
         device: Where the teacher runs. It is no part of the key: outputs made elsewhere are taken as they
             are, equal but for rounding.
+        rank: Of this process among those that share the work.
+        processes: How many these are.
 
     Raises:
         DataError: There are no samples, or one cannot be used.
@@ -151,37 +167,81 @@ def teacher_cache(
     if state is not None and state.done == len(samples):
         return _opened(place, state)
     _make_folder(place)
+    maker = _Maker(TeacherRun.on(device, teacher, wanted), samples, key, progress)
+    parts = list(pairwise(len(samples) * n // processes for n in range(processes + 1)))
+    if processes > 1:
+        maker.part(place, *parts[rank])
     with alone(place, lambda: progress("distill", _WAITING, None)):
-        state = read_complete(place, key) or _start(place, key, wanted, progress)
-        run = TeacherRun.on(device, teacher, wanted)
-        return _opened(place, _fill(run, samples, place, state, progress))
+        state = maker.begun(place, key)
+        for first, stop in parts:
+            if processes > 1 and state.done < stop:
+                state = maker.joined(place, state, first, *maker.part(place, first, stop))
+        state = maker.filled(place, state, 0, len(samples))
+        for part in place.glob(_PART.format("*", "*")):
+            shutil.rmtree(part, ignore_errors=True)
+        return _opened(place, state)
 
 
-def _fill(
-    run: TeacherRun, samples: Sequence[Sample], place: Path, state: Complete, progress: Progress
-) -> Complete:
-    """Append block after block until every sample is done.
+@dataclass(frozen=True, eq=False)
+class _Maker:
+    """Who makes a cache, whole or in parts."""
 
-    The first block is one batch; it tells how many samples the others may hold in memory.
-    """
-    total, first, started = len(samples), state.done, time.perf_counter()
-    sizes = np.cumsum([_size(sample) for sample in samples])
-    while state.done < total:
-        stop = min(total, state.done + state.facts.get("block_samples", BATCH))
-        tables = block_tables(run, samples[state.done : stop], state.done)
-        so_far = state.total_bytes + sum(table.nbytes for table in tables.values())
-        facts = dict(state.facts) or {
-            "block_samples": min(max(_BLOCK_BYTES * stop // so_far // BATCH, 1) * BATCH, _BLOCK_SAMPLES),
-            "width": tables[VALUES].shape[1],
-        }
-        needed_bytes = so_far - state.total_bytes + _left_bytes(tables, sizes, so_far, stop)
-        with _room(place, needed_bytes, state.done):
-            blocks = {name: table.tobytes() for name, table in tables.items()}
-            state = append_block(place, state, blocks, stop, facts)
-        rate = (stop - first) / max(time.perf_counter() - started, 1e-9)
-        said = f"teacher outputs: {stop} of {total} samples, {rate:.0f} per second"
-        progress("distill", said, stop / total)
-    return state
+    run: TeacherRun
+    samples: Sequence[Sample]
+    key: str
+    progress: Progress
+
+    def begun(self, place: Path, key: str) -> Complete:
+        """Return what there is of a cache or a part, to go on from."""
+        state = read_complete(place, key)
+        if state is None and (place / STATE).exists():
+            said = f"the teacher outputs in {place} are damaged and are made again"
+            self.progress("distill", said, None)
+        return state or start_afresh(place, key, self.run.wanted.files)
+
+    def part(self, place: Path, first: int, stop: int) -> tuple[Path, Complete]:
+        """Make the outputs of the samples from `first` to `stop` in a folder of their own."""
+        folder = place / _PART.format(first, stop)
+        _make_folder(folder)
+        with alone(folder, lambda: self.progress("distill", _WAITING, None)):
+            state = self.begun(folder, f"{self.key} {folder.name}")
+            return folder, self.filled(folder, state, first, stop)
+
+    def joined(self, place: Path, state: Complete, first: int, folder: Path, made: Complete) -> Complete:
+        """Append what a part holds beyond what is complete; its first sample is sample `first` of all."""
+        part = _opened(folder, made)
+        while state.done < first + made.done:
+            begin = state.done - first
+            end = min(begin + made.facts["block_samples"], made.done)
+            tables = part.tables(begin, end)
+            with _room(place, sum(table.nbytes for table in tables.values()), state.done):
+                blocks = {name: table.tobytes() for name, table in tables.items()}
+                state = append_block(place, state, blocks, first + end, state.facts or made.facts)
+        return state
+
+    def filled(self, place: Path, state: Complete, first: int, stop: int) -> Complete:
+        """Append block after block until every sample from `first` to `stop` is done.
+
+        The first block is one batch; it tells how many samples the others may hold in memory.
+        """
+        samples, before, started = self.samples[first:stop], state.done, time.perf_counter()
+        total, sizes = len(samples), np.cumsum([_size(sample) for sample in samples])
+        while state.done < total:
+            end = min(total, state.done + state.facts.get("block_samples", BATCH))
+            tables = block_tables(self.run, samples[state.done : end], first + state.done)
+            so_far = state.total_bytes + sum(table.nbytes for table in tables.values())
+            facts = dict(state.facts) or {
+                "block_samples": min(max(_BLOCK_BYTES * end // so_far // BATCH, 1) * BATCH, _BLOCK_SAMPLES),
+                "width": tables[VALUES].shape[1],
+            }
+            needed_bytes = so_far - state.total_bytes + _left_bytes(tables, sizes, so_far, end)
+            with _room(place, needed_bytes, state.done):
+                blocks = {name: table.tobytes() for name, table in tables.items()}
+                state = append_block(place, state, blocks, end, facts)
+            rate = (end - before) / max(time.perf_counter() - started, 1e-9)
+            said = f"teacher outputs: {end} of {total} samples, {rate:.0f} per second"
+            self.progress("distill", said, end / total)
+        return state
 
 
 def _left_bytes(tables: Tables, sizes: np.ndarray, so_far: int, stop: int) -> int:
@@ -209,12 +269,6 @@ def _opened(place: Path, state: Complete) -> TeacherCache:
     if INDICES not in state.files:
         return TeacherCache(place, counts, starts, table(VALUES, width))
     return TeacherCache(place, counts, starts, table(VALUES, width), table(INDICES, width), table(LOG_REST))
-
-
-def _start(place: Path, key: str, wanted: Wanted, progress: Progress) -> Complete:
-    if (place / STATE).exists():
-        progress("distill", f"the teacher outputs in {place} are damaged and are made again", None)
-    return start_afresh(place, key, wanted.files)
 
 
 def _make_folder(place: Path) -> None:

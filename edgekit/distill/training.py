@@ -7,6 +7,7 @@ is drawn at random depends on the seed, the step and the process alone, so an in
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -42,7 +43,16 @@ from edgekit.errors import (
 from edgekit.model import TorchModel
 from edgekit.record import Progress, silent
 
-__all__ = ["Batch", "Objective", "Point", "Trained", "TrainingPlan", "train", "training_device"]
+__all__ = [
+    "Batch",
+    "Objective",
+    "Point",
+    "Processes",
+    "Trained",
+    "TrainingPlan",
+    "train",
+    "training_processes",
+]
 
 T = TypeVar("T")
 
@@ -95,7 +105,7 @@ def train(
     """
     if not samples:
         raise DataError("there are no samples to train on")
-    processes = _processes()
+    processes = training_processes()
     _refuse_impossible(student, plan, processes)
     if processes.main:
         checkpoint.claim(folder, {**identity, **_words(plan)})
@@ -110,12 +120,22 @@ def train(
 
 
 @dataclass(frozen=True)
-class _Processes:
-    """The processes that train together."""
+class Processes:
+    """The processes that train together.
+
+    Attributes:
+        device: Of this one.
+        rank: Of this one.
+        count: How many there are.
+        rank_here: Of this one among those of its machine.
+        count_here: How many these are.
+    """
 
     device: torch.device
     rank: int
     count: int
+    rank_here: int
+    count_here: int
 
     @property
     def main(self) -> bool:
@@ -152,7 +172,7 @@ class _Run:
     """A training on its way."""
 
     plan: TrainingPlan
-    processes: _Processes
+    processes: Processes
     learner: TorchModel
     shown: TorchModel
     objective: Objective
@@ -340,16 +360,12 @@ class _Run:
         raise stopped(step + 1, *problem, self.folder / checkpoint.BEST, advice)
 
 
-def training_device() -> str:
-    """Return where this process trains: `cpu`, or the GPU that accelerate gives it.
+def training_processes() -> Processes:
+    """Return the processes that train together, and where this one does.
 
     Raises:
         MissingDependencyError: accelerate is not installed.
     """
-    return str(_processes().device)
-
-
-def _processes() -> _Processes:
     try:
         from accelerate import PartialState
         from accelerate.utils import parse_flag_from_env
@@ -358,10 +374,13 @@ def _processes() -> _Processes:
     # Only when it is told so does it connect processes that have no GPU.
     cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
     state = PartialState(cpu=cpu)
-    return _Processes(torch.device(state.device), state.process_index, state.num_processes)
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", state.num_processes))
+    return Processes(
+        torch.device(state.device), state.process_index, state.num_processes, state.local_process_index, here
+    )
 
 
-def _refuse_impossible(student: TorchModel, plan: TrainingPlan, processes: _Processes) -> None:
+def _refuse_impossible(student: TorchModel, plan: TrainingPlan, processes: Processes) -> None:
     if plan.precision == "fp16" and processes.device.type != "cuda":
         raise MachineError(
             f"precision fp16 needs a CUDA GPU; this is {processes.device.type}", "Use bf16 or fp32."

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import tomllib
 from itertools import product
 
@@ -100,3 +103,21 @@ def test_a_request_that_cannot_be_met_leaves_nothing(
     assert message in ran.err
     assert "Traceback" not in ran.err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_several_processes_train_together_and_the_first_one_writes_and_tells(tiny_st_dir, data, tmp_path):
+    ask = ["distill", str(tiny_st_dir), "-d", str(data), "--fresh-layers", "1", "--steps", "4"]
+    ask += ["--batch", "8", "--cache", str(tmp_path / "cache"), "-o", str(tmp_path / "out")]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29543"]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    ran = subprocess.run(
+        [*launch, "-m", "edgekit", *ask], env=environment, capture_output=True, text=True, timeout=200
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.count("Trained for 4 steps of 8 samples") == 1
+    assert ran.stderr.count("measuring the student before it learns") == 1
+    assert "teacher outputs: " in ran.stderr
+    assert (tmp_path / "out" / "compress.json").is_file()
+    (cache,) = (tmp_path / "cache").iterdir()
+    assert not any(path.is_dir() for path in cache.iterdir())

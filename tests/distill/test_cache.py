@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +25,7 @@ from edgekit.data import Sample
 from edgekit.distill.cache import Wanted, teacher_cache
 from edgekit.distill.teacher_rows import VALUES
 from edgekit.errors import DataError, ModelError, StorageError
+from edgekit.record import silent
 from tests.compress.families import tiny_transformer
 from tests.compress.samples import Arrays, samples_of
 from tests.distill.teachers import (
@@ -212,6 +214,77 @@ class TestAgain:
         thread.join(20)
         assert said == ["waiting for another process that makes the same teacher outputs"]
         assert sum(seen) == len(cache) == 100
+
+
+class TestShared:
+    """600 samples by three processes: 200 each."""
+
+    @staticmethod
+    def _make(folder, wanted, rank, processes=3, progress=silent, teacher=None):
+        """Return the folder of the cache and how many samples this process ran the teacher over."""
+        teacher = teacher or text_teacher()
+        seen = _seen(teacher)
+        samples = texts(COUNT)
+        cache = teacher_cache(teacher, samples, wanted, folder, progress, rank=rank, processes=processes)
+        assert len(cache) == COUNT
+        return cache.folder, sum(seen)
+
+    @pytest.mark.parametrize("wanted", [WHOLE, TOP])
+    def test_each_process_runs_the_teacher_over_its_part(self, tmp_path, whole, wanted):
+        together = threading.Barrier(3)
+
+        def progress(stage, message, fraction=None):
+            if fraction is not None and fraction < 0.1:  # the first batch of each one's own part
+                together.wait(20)
+
+        def make(rank_and_teacher):
+            rank, teacher = rank_and_teacher
+            return self._make(tmp_path, wanted, rank, progress=progress, teacher=teacher)
+
+        # made one by one: their weights come from torch's one seed
+        teachers = [text_teacher() for _ in range(3)]
+        with ThreadPoolExecutor(3) as pool:
+            made = list(pool.map(make, enumerate(teachers)))
+        (folder,) = {folder for folder, _ in made}
+        assert [count for _, count in made] == [200, 200, 200]
+        assert contents(folder) == whole[wanted]
+        assert not any(path.is_dir() for path in folder.iterdir())
+
+    def test_the_parts_of_processes_that_are_gone_are_made_too(self, tmp_path, whole):
+        folder, count = self._make(tmp_path, TOP, 1)
+        assert count == COUNT
+        assert contents(folder) == whole[TOP]
+
+    @pytest.mark.parametrize(
+        ("rank", "processes", "count"), [(2, 3, 600 - 16), (0, 3, 600 - 16), (0, 1, 600)]
+    )
+    def test_a_part_that_was_begun_goes_on_and_one_of_another_division_goes(
+        self, tmp_path, whole, rank, processes, count
+    ):
+        with pytest.raises(Stopped):
+            self._make(tmp_path, TOP, 2, progress=_stopping(0.01))
+        folder, made = self._make(tmp_path, TOP, rank, processes)
+        assert made == count
+        assert contents(folder) == whole[TOP]
+        assert not any(path.is_dir() for path in folder.iterdir())
+
+    def test_what_one_process_began_is_not_made_again(self, tmp_path, whole):
+        with pytest.raises(Stopped):
+            self._make(tmp_path, TOP, 0, 1, _stopping(0.3))
+        folder, made = self._make(tmp_path, TOP, 2)
+        assert made == 600 - 200  # 272 were there: the first part, and 72 of the second
+        assert contents(folder) == whole[TOP]
+
+    def test_a_sample_that_cannot_be_used_is_named_by_its_place_among_all(self, tmp_path):
+        samples = arrays(300, 3)
+        samples[290].value["x"][0] = 99
+        teacher = array_teacher(AsItIs(np.nan), 3)
+        with pytest.raises(ModelError, match="sample 290"):
+            teacher_cache(teacher, samples, WHOLE, tmp_path, rank=2, processes=3)
+
+    def test_more_processes_than_samples_share_what_there_is(self, tmp_path):
+        cache = teacher_cache(text_teacher(), texts(2), WHOLE, tmp_path, rank=0, processes=5)
+        assert len(cache) == 2
 
 
 class TestInterrupted:
