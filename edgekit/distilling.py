@@ -18,8 +18,9 @@ from edgekit.distill.cache import TeacherCache, teacher_cache
 from edgekit.distill.fingerprint import model_sha256
 from edgekit.distill.objective import Objective, wanted_outputs
 from edgekit.distill.precision import Precision
+from edgekit.distill.processes import training_processes
 from edgekit.distill.student import changed, fresh_student, refuse_unfit
-from edgekit.distill.training import Trained, TrainingPlan, train, training_processes
+from edgekit.distill.training import Trained, TrainingPlan, train
 from edgekit.distill.weights import weights_of
 from edgekit.distillation import ChangeOptions, DistillOptions
 from edgekit.errors import DataError, ModelError, RecipeError

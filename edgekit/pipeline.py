@@ -59,6 +59,7 @@ def export(
     Raises:
         GateError: A gate failed. No package is written; the report is in `<output>.failed/`.
         EdgekitError: The input is wrong or the machine lacks something; nothing is written.
+        SystemExit: As `edgekit.distill_model`, where the recipe has a `[distill]` table.
     """
     output = output if output.name not in ("", "..") else output.resolve()
     refuse_output(output, recipe, force=force)

@@ -7,11 +7,10 @@ is drawn at random depends on the seed, the step and the process alone, so an in
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,31 +29,20 @@ from edgekit.distill.learner import (
 )
 from edgekit.distill.pace import Pace
 from edgekit.distill.precision import computing_in
+from edgekit.distill.processes import Processes, training_processes
 from edgekit.distill.protocol import Batch, Objective, Point, Trained
 from edgekit.distill.schedule import TrainingPlan, averaging, learning_rate, micro_batches, steps_from
 from edgekit.distill.tally import Seen, Tally, fetched, stopped, unsound
 from edgekit.errors import (
     DataError,
     MachineError,
-    MissingDependencyError,
     RecipeError,
     nearest,
 )
 from edgekit.model import TorchModel
 from edgekit.record import Progress, silent
 
-__all__ = [
-    "Batch",
-    "Objective",
-    "Point",
-    "Processes",
-    "Trained",
-    "TrainingPlan",
-    "train",
-    "training_processes",
-]
-
-T = TypeVar("T")
+__all__ = ["Batch", "Objective", "Point", "Trained", "TrainingPlan", "train"]
 
 _SMALLEST_SCALE = 1.0
 """Of the loss in fp16. The scaler halves it at every overflow, from 65536: below 1 it is not the scale that
@@ -117,54 +105,6 @@ def train(
         run.resume()
         run.go()
     return run.result()
-
-
-@dataclass(frozen=True)
-class Processes:
-    """The processes that train together.
-
-    Attributes:
-        device: Of this one.
-        rank: Of this one.
-        count: How many there are.
-        rank_here: Of this one among those of its machine.
-        count_here: How many these are.
-    """
-
-    device: torch.device
-    rank: int
-    count: int
-    rank_here: int
-    count_here: int
-
-    @property
-    def main(self) -> bool:
-        """Whether this one evaluates, writes and tells."""
-        return self.rank == 0
-
-    def told(self, value: T) -> T:
-        """Return the main process's value in every process."""
-        if self.count == 1:
-            return value
-        from accelerate.utils import broadcast_object_list
-
-        return broadcast_object_list([value])[0]
-
-    def add_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Put the sum over all processes in the place of each one's gradients."""
-        if self.count == 1:
-            return
-        from accelerate.utils import reduce
-
-        used = torch.tensor([p.grad is not None for p in parameters], device=self.device)
-        used = reduce(used.float(), "sum") > 0
-        parameters = [p for p, anywhere in zip(parameters, used.tolist(), strict=True) if anywhere]
-        if not parameters:
-            return
-        flat = reduce(torch.cat([_gradient(p).flatten() for p in parameters]), "sum")
-        sizes = [p.numel() for p in parameters]
-        for parameter, part in zip(parameters, flat.split(sizes), strict=True):
-            parameter.grad = part.view_as(parameter)
 
 
 @dataclass
@@ -360,26 +300,6 @@ class _Run:
         raise stopped(step + 1, *problem, self.folder / checkpoint.BEST, advice)
 
 
-def training_processes() -> Processes:
-    """Return the processes that train together, and where this one does.
-
-    Raises:
-        MissingDependencyError: accelerate is not installed.
-    """
-    try:
-        from accelerate import PartialState
-        from accelerate.utils import parse_flag_from_env
-    except ImportError:
-        raise MissingDependencyError("accelerate", "train students", "distill") from None
-    # Only when it is told so does it connect processes that have no GPU.
-    cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
-    state = PartialState(cpu=cpu)
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", state.num_processes))
-    return Processes(
-        torch.device(state.device), state.process_index, state.num_processes, state.local_process_index, here
-    )
-
-
 def _refuse_impossible(student: TorchModel, plan: TrainingPlan, processes: Processes) -> None:
     if plan.precision == "fp16" and processes.device.type != "cuda":
         raise MachineError(
@@ -395,10 +315,6 @@ def _refuse_impossible(student: TorchModel, plan: TrainingPlan, processes: Proce
 def _words(plan: TrainingPlan) -> dict[str, str]:
     """Return what of a plan decides about the result."""
     return {name: str(value) for name, value in asdict(plan).items() if name != "checkpoint_every"}
-
-
-def _gradient(parameter: nn.Parameter) -> torch.Tensor:
-    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
 
 
 def _seed(*numbers: int) -> int:
