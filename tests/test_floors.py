@@ -67,7 +67,7 @@ TYPES_ONLY = {("model", "tasks")}
 """Imports for annotations that go up, under `TYPE_CHECKING`."""
 
 OWNERS: dict[str, tuple[str, ...]] = {
-    "accelerate": ("distill/training",),
+    "accelerate": ("distill/processes",),
     "torch": ("structure", "source", "to_onnx", "compress", "distill", "distilling", "finishing"),
     "torch_pruning": ("compress/channel_groups",),
     "transformers": ("source", "to_onnx"),
