@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.compression import BUILD, PACKAGE_PAIRS, RECIPES, ROOT, judged
-from benchmarks.distillation import ABLATED, IN_DOMAIN, VARIANTS, start_of
+from benchmarks.compression import BUILD, HELD_OUT, PACKAGE_PAIRS, RECIPES, ROOT, judged
+from benchmarks.distillation import ABLATED, IN_DOMAIN, VARIANTS, package_of, start_of
 from benchmarks.rows import refuse_unknown
 from benchmarks.students import kept_rows, write_results
 from edgekit import export, open_package
@@ -65,22 +65,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     refuse_unknown(parser, options.rows, ROWS)
     rows = kept_rows(OUTPUT, SIZES)
     prepare(ROOT / "build")
+    folders = {name: folder_of(name) for name in options.rows or ROWS}
+    for name, folder in folders.items():
+        export(recipe_of(name, start_of(ROWS[name][0])), BUILD / folder, force=True)
+        rows[name] = {"bytes": open_package(package_of(folder)).model.stat().st_size}
+    teacher = {}
     with tempfile.TemporaryDirectory() as scratch:
         original = load(ModelRef(str(ROOT / "build" / "all-MiniLM-L6-v2")), None, scratch=Path(scratch))
-    for name in options.rows or ROWS:
-        folder = folder_of(name)
-        export(recipe_of(name, start_of(ROWS[name][0])), BUILD / folder, force=True)
-        teacher, other = judged([folder], original)
-        teacher_alike, alike = judged([folder], original, IN_DOMAIN)
-        size = open_package(BUILD / folder / "cpu-x86").model.stat().st_size
-        rows[name] = {"bytes": size, "other": other[folder], "in_domain": alike[folder]}
-        write_results(
-            OUTPUT,
-            "OMP_NUM_THREADS=1 python -m benchmarks.distillation_controls",
-            SIZES,
-            rows=rows,
-            teacher={"other": teacher, "in_domain": teacher_alike},
-        )
+        for key, corpus in (("other", HELD_OUT), ("in_domain", IN_DOMAIN)):
+            teacher[key], found = judged(tuple(folders.values()), original, corpus)
+            for name, folder in folders.items():
+                rows[name][key] = found[folder]
+    command = "OMP_NUM_THREADS=1 python -m benchmarks.distillation_controls"
+    write_results(OUTPUT, command, SIZES, rows=rows, teacher=teacher)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -214,9 +214,8 @@ class _Maker:
             begin = state.done - first
             end = min(begin + made.facts["block_samples"], made.done)
             tables = part.tables(begin, end)
-            with _room(place, sum(table.nbytes for table in tables.values()), state.done):
-                blocks = {name: table.tobytes() for name, table in tables.items()}
-                state = append_block(place, state, blocks, first + end, state.facts or made.facts)
+            needed_bytes = sum(table.nbytes for table in tables.values())
+            state = _appended(place, state, tables, first + end, state.facts or made.facts, needed_bytes)
         return state
 
     def filled(self, place: Path, state: Complete, first: int, stop: int) -> Complete:
@@ -235,13 +234,20 @@ class _Maker:
                 "width": tables[VALUES].shape[1],
             }
             needed_bytes = so_far - state.total_bytes + _left_bytes(tables, sizes, so_far, end)
-            with _room(place, needed_bytes, state.done):
-                blocks = {name: table.tobytes() for name, table in tables.items()}
-                state = append_block(place, state, blocks, end, facts)
+            state = _appended(place, state, tables, end, facts, needed_bytes)
             rate = (end - before) / max(time.perf_counter() - started, 1e-9)
             said = f"teacher outputs: {end} of {total} samples, {rate:.0f} per second"
             self.progress("distill", said, end / total)
         return state
+
+
+def _appended(
+    place: Path, state: Complete, tables: Tables, done: int, facts: Mapping[str, int], needed_bytes: int
+) -> Complete:
+    """Append a block where there is room for it and for all that are to come."""
+    with _room(place, needed_bytes, state.done):
+        blocks = {name: table.tobytes() for name, table in tables.items()}
+        return append_block(place, state, blocks, done, facts)
 
 
 def _left_bytes(tables: Tables, sizes: np.ndarray, so_far: int, stop: int) -> int:
