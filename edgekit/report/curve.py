@@ -99,7 +99,8 @@ def curves(
         for one in lines[: len(_STYLES)]
     ]
     usable = [one for one in usable if one.points]
-    values = [math.log(y) if logs else y for one in usable for _, y in one.points]
+    on_axis = math.log if logs else float
+    values = [on_axis(y) for one in usable for _, y in one.points]
     if not values:
         return drawing(title, description, 40, [text_at(_LEFT, 24, "nothing to show", colour=BAD)])
     low, high = min(values), max(values)
@@ -112,15 +113,15 @@ def curves(
     def across(x: float) -> float:
         return _LEFT + (right - _LEFT) * x / most
 
-    def up(y: float) -> float:
-        return bottom - _HEIGHT * ((math.log(y) if logs else y) - low) / (high - low)
+    def up(at: float) -> float:
+        return bottom - _HEIGHT * (at - low) / (high - low)
 
     parts: list[str] = []
     for index in range(_TICKS + 1):
         at = low + (high - low) * index / _TICKS
         value = math.exp(at) if logs else at
-        parts.append(line(_LEFT, up(value), right, up(value), GRID))
-        parts.append(text_at(_LEFT - 6, up(value) + 4, f"{value:.3g}", anchor="end", colour=MUTED, size=11))
+        parts.append(line(_LEFT, up(at), right, up(at), GRID))
+        parts.append(text_at(_LEFT - 6, up(at) + 4, f"{value:.3g}", anchor="end", colour=MUTED, size=11))
     for index in range(_TICKS + 1):
         x = most * index / _TICKS
         anchor = "start" if index == 0 else "end" if index == _TICKS else "middle"
@@ -132,7 +133,7 @@ def curves(
         offset = -4 if side == "end" else 4
         parts.append(text_at(across(mark) + offset, bottom - 5, "kept", anchor=side, size=11, halo=True))
     for one, (colour, dash) in zip(usable, _STYLES, strict=False):
-        drawn = " ".join(f"{digits(across(x))},{digits(up(y))}" for x, y in one.points)
+        drawn = " ".join(f"{digits(across(x))},{digits(up(on_axis(y)))}" for x, y in one.points)
         dashes = f' stroke-dasharray="{dash}"' if dash else ""
         parts.append(f'<polyline points="{drawn}" fill="none" stroke="{colour}" stroke-width="2"{dashes}/>')
     for row, (one, (colour, dash)) in enumerate(zip(usable, _STYLES, strict=False)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edgekit.report.curve import Line, curves, learning
@@ -66,6 +66,7 @@ def test_a_finish_is_told_after_the_training_and_drawn_where_it_is_alone():
     ),
     st.booleans(),
 )
+@example([[5e-324]], True)  # its logarithm, a little lower, is that of 0
 def test_whatever_the_values_are_the_chart_is_valid_and_inside_its_frame(rows, logs):
     lines = [Line(f"<{i}>", tuple((float(x), y) for x, y in enumerate(row))) for i, row in enumerate(rows)]
     drawn = curves("title", "what", lines, logs=logs)
