@@ -30,12 +30,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except EdgekitError as error:
         return _say(error.message, error.hint, error.exit_code)
-    except (click.exceptions.Abort, KeyboardInterrupt):
+    except (click.exceptions.Abort, KeyboardInterrupt) as error:
         # An interrupt that came through an exec() leaves a mark, by which `python -m` would end with the
         # signal instead of the code; the next exec() wipes it.
         # Source: CPython, Python/pythonrun.c, run_eval_code_obj.
         exec("")
-        return _say("interrupted; nothing was written", "", 130)
+        kept = str(error.__cause__ or error)  # click makes an Abort of a KeyboardInterrupt
+        return _say(f"interrupted; {kept or 'nothing was written'}", "", 130)
     except getattr(click.exceptions, "NoArgsIsHelpError", ()) as error:  # click 8.2 and newer
         click.echo(error.format_message(), err=True)
         return error.exit_code

@@ -15,11 +15,10 @@ from edgekit.data import Sample, split
 from edgekit.distilling import (
     COMPRESS_RECORD,
     distilled,
-    forget_training,
     leave_the_rest_to_the_first,
     lesson_of,
     student_of,
-    training_folder,
+    training_state,
 )
 from edgekit.errors import DataError, RecipeError
 from edgekit.finishing import finish_profile, finished
@@ -95,13 +94,13 @@ def compress_model(
     recipe = _with_data(recipe)
     progress("load", "reading the data", None)
     data = read_data(recipe, calibrates=True)
-    with workspace() as scratch:
+    with training_state(output) as state, workspace() as scratch:
         progress("load", f"loading {recipe.model}", None)
         original = load(
             ModelRef(recipe.model, **recipe.model_options.model_dump()), recipe.task, scratch=scratch
         )
         original, data = sift(original, data, recipe)
-        model = compressed(original, recipe, data, scratch, training_folder(output), progress)
+        model = compressed(original, recipe, data, scratch, state, progress)
         progress("package", f"writing {output}", None)
         with writing_folder(output, force=force) as folder:
             save(model, folder, original)
@@ -110,7 +109,6 @@ def compress_model(
             )
             write_text(folder / "recipe.toml", to_toml(settled_recipe(recipe, model.history)))
             write_text(folder / COMPRESS_RECORD, dump_json(result.to_json()))
-    forget_training(output)
     return result
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -54,9 +55,25 @@ def leave_the_rest_to_the_first() -> None:
         raise SystemExit(0)
 
 
-def forget_training(output: Path) -> None:
-    """Remove the checkpoints of a training whose output is written."""
-    shutil.rmtree(training_folder(output), ignore_errors=True)
+@contextmanager
+def training_state(output: Path) -> Iterator[Path]:
+    """Give the folder for a training's checkpoints while an output is made; it goes when that is written.
+
+    Args:
+        output: What is made of the student.
+
+    Raises:
+        KeyboardInterrupt: Passed on; where checkpoints are kept, its text says so.
+    """
+    folder = training_folder(output)
+    try:
+        yield folder
+    except KeyboardInterrupt:
+        if folder.is_dir():
+            said = f"the same command goes on with what {folder} keeps of the training"
+            raise KeyboardInterrupt(said) from None
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def student_of(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edgekit import graph as g
 from edgekit.compressing import compressed
-from edgekit.distilling import forget_training, training_folder
+from edgekit.distilling import training_state
 from edgekit.float_graph import Job, export_float_graphs, float_key, make_float_graph
 from edgekit.model import ModelFacts, ModelRef
 from edgekit.outcome import ExportResult, stop_on_failure, write_reports, write_target
@@ -69,14 +69,14 @@ def export(
     run.refuse_unusable(output, graphs=len(set(map(float_key, profiles))), quantizes=quantizes)
     progress("load", "reading the data", None)
     data = read_data(recipe, calibrates=quantizes)
-    with workspace() as scratch:
+    with training_state(output) as state, workspace() as scratch:
         progress("load", f"loading {recipe.model}", None)
         reference = ModelRef(recipe.model, **recipe.model_options.model_dump())
         original = load(reference, recipe.task, scratch=scratch)
         refuse_unknown_gates(recipe.gates, [original.task])
         original, data = sift(original, data, recipe)
         recipe = pin(recipe, original, data, profiles)
-        model = compressed(original, recipe, data, scratch, training_folder(output), progress)
+        model = compressed(original, recipe, data, scratch, state, progress)
         job = Job(recipe, ModelFacts.of(model), data, scratch, progress, run)
         exported = export_float_graphs(job, model, original, profiles)
         for done in (model, original):  # nothing from here on needs PyTorch
@@ -97,6 +97,5 @@ def export(
                     # Not copied as a file: over 2 GiB its weights are in another one, whose name it holds.
                     g.save(g.load(start.exported.only.path), folder / f"float-opset{opset}.onnx")
             write_reports(folder, [report for _, report in written])
-    forget_training(output)
     packages = tuple(Package(output / package.path.name, package.manifest) for package, _ in written)
     return ExportResult(output, packages, tuple(report for _, report in written), output / "report.html")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tomllib
@@ -103,6 +104,27 @@ def test_a_request_that_cannot_be_met_leaves_nothing(
     assert message in ran.err
     assert "Traceback" not in ran.err
     assert not (tmp_path / "out").exists()
+
+
+def test_ctrl_c_says_that_the_same_command_goes_on(tiny_st_dir, data, tmp_path) -> None:
+    ask = ["distill", str(tiny_st_dir), "-d", str(data), "--fresh-layers", "1", "--steps", "100000"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edgekit", *ask, "-o", str(tmp_path / "out")],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "distill: step" in line:
+            os.killpg(process.pid, signal.SIGINT)
+            break
+    rest = process.stderr.read()
+    assert process.wait(timeout=60) == 130, rest
+    kept = tmp_path / "out.training"
+    said = f"error: interrupted; the same command goes on with what {kept} keeps of the training"
+    assert rest.strip().splitlines()[-1] == said
+    assert kept.is_dir()
 
 
 @pytest.mark.slow
