@@ -81,6 +81,8 @@ class LossOptions(_Table):
         anchors: How similar a text is to others' vectors by the teacher, as a distribution.
         anchor_samples: How many of those vectors each step draws from the teacher's outputs.
         similarity_temperature: Of both distributions.
+        comparisons_from: Share of the training after which `similarity` and `anchors` begin, and batches of
+            neighbours: first close to the teacher, then told apart.
         contrastive: Each text nearer to its pair than to the others' pairs.
         contrastive_temperature: Of that choice.
         hidden: What the layers give.
@@ -101,6 +103,7 @@ class LossOptions(_Table):
     anchors: Weight | None = None
     anchor_samples: PositiveInt = 8192
     similarity_temperature: Temperature = 0.05
+    comparisons_from: Annotated[float, Field(ge=0, lt=1)] = 0.0
     contrastive: Weight = 0.0
     contrastive_temperature: Temperature = 0.05
     hidden: Weight | None = None
@@ -125,6 +128,8 @@ class DistillOptions(_Table):
         steps: Optimizer steps; 0 leaves the student to `finish`.
         batch: Samples of a forward; losses within a batch compare so many.
         accumulate: Forwards of an optimizer step.
+        neighbours: A step's texts are near each other by the teacher's embeddings, for the losses that
+            compare texts: random ones hardly resemble each other.
         learning_rate: At the end of the warm-up.
         warm_up: Share of the steps in which it rises from zero.
         decay: How it falls to zero afterwards.
@@ -151,6 +156,7 @@ class DistillOptions(_Table):
     steps: Annotated[int, Field(ge=0)] | None = None
     batch: PositiveInt = 64
     accumulate: PositiveInt = 1
+    neighbours: bool = False
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 3e-4
     warm_up: Annotated[float, Field(ge=0, lt=1)] = 0.05
     decay: Literal["linear", "cosine"] = "linear"

@@ -20,6 +20,7 @@ from edgekit.distill.fingerprint import model_sha256
 from edgekit.distill.objective import Objective, wanted_outputs
 from edgekit.distill.precision import Precision
 from edgekit.distill.processes import training_processes
+from edgekit.distill.schedule import Nearness
 from edgekit.distill.student import changed, fresh_student, refuse_unfit
 from edgekit.distill.training import Trained, TrainingPlan, train
 from edgekit.distill.weights import weights_of
@@ -162,6 +163,11 @@ def lesson_of(
     """
     options = recipe.distill
     assert options is not None
+    if options.neighbours and teacher.task not in _PAIRED:
+        raise RecipeError(
+            f"[distill] neighbours is nothing for {teacher.task}",
+            "Only sentence embeddings are near each other.",
+        )
     samples, held_out, digest = _samples(recipe, teacher, unseen)
     labelled = all(sample.label is not None for sample in samples)
     weights = weights_of(
@@ -236,6 +242,7 @@ def distilled(
             "options": sha256_json({**asked, "seed": recipe.seed}),
         },
         progress=progress,
+        near=_nearness(options, plan, lesson.cache),
     )
     did = (
         f"Trained for {trained.steps_run:,} steps of {plan.batch * plan.accumulate} samples"
@@ -245,6 +252,16 @@ def distilled(
     facts = {**sizes(student, trained.student), **training_facts(trained, plan, lesson.weights, lesson)}
     record = clock.record("distill", "distillation", did, **facts)
     return replace(trained.student, history=(*student.history, record))
+
+
+def _nearness(options: DistillOptions, plan: TrainingPlan, cache: TeacherCache) -> Nearness | None:
+    """Return by what texts are near each other, where batches of near ones are asked for."""
+    if not options.neighbours:
+        return None
+    return Nearness(
+        lambda indices: cache.rows(indices).values.numpy(),
+        round(options.losses.comparisons_from * plan.steps),
+    )
 
 
 def loss_on_the_way(trained: Trained) -> str:

@@ -77,20 +77,28 @@ def test_times_are_not_among_the_facts_that_a_package_keeps(request_for, tmp_pat
 
 
 def test_an_interrupted_training_ends_in_the_same_weights(request_for, tmp_path):
-    request = request_for(losses={"anchors": 0.3})  # which are drawn at random
+    # Anchors are drawn at random, batches of neighbours made of the teacher's outputs.
+    request = request_for(losses={"anchors": 0.3, "similarity": 0.3}, neighbours=True)
     whole = edgekit.distill_model(request, tmp_path / "whole")
 
     def interrupting(stage, message, fraction=None):
         if "step 3 of 6" in message:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match=r"parts\.training keeps"):
         edgekit.distill_model(request, tmp_path / "parts", progress=interrupting)
     assert training_folder(tmp_path / "parts").is_dir()
     assert not (tmp_path / "parts").exists()
     parts = edgekit.distill_model(request, tmp_path / "parts")
     weights = [next(r.output.rglob("model.safetensors")).read_bytes() for r in (whole, parts)]
     assert weights[0] == weights[1]
+
+
+def test_neighbours_are_for_sentence_embeddings_alone(request_for, tiny_classifier_dir, tmp_path):
+    request = request_for(tiny_classifier_dir, neighbours=True)
+    with pytest.raises(RecipeError, match="neighbours is nothing for text-classification"):
+        edgekit.distill_model(request, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_corpus_that_changed_meanwhile_is_refused_with_the_difference(request_for, texts, tmp_path):

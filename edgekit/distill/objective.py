@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -17,7 +17,7 @@ from edgekit.distill import losses
 from edgekit.distill.cache import Targets, TeacherCache, Wanted
 from edgekit.distill.matching import Projections, layer_map, watched
 from edgekit.distill.training import Batch
-from edgekit.distill.weights import ON_LAYERS
+from edgekit.distill.weights import COMPARISONS, ON_LAYERS
 from edgekit.distill.writing import prompts, written
 from edgekit.distillation import LossOptions
 from edgekit.model import TorchModel
@@ -134,11 +134,16 @@ class Objective:
         fading = 1 - share_done / self._options.layers_until
         if self._seen and fading > 0:  # before another forward overwrites what was seen
             found |= {name: fading * value for name, value in self._on_layers(batch, first.device).items()}
-        found |= self._on_outputs(first, self._cache.rows(batch.indices), batch)
+        wanted = set(self._weights)
+        if share_done < self._options.comparisons_from:
+            wanted -= COMPARISONS
+        found |= self._on_outputs(first, self._cache.rows(batch.indices), batch, wanted)
         return {name: self._weights[name] * value for name, value in found.items()}
 
-    def _on_outputs(self, first: torch.Tensor, targets: Targets, batch: Batch) -> dict[str, torch.Tensor]:
-        options, wanted, device = self._options, self._weights, first.device
+    def _on_outputs(
+        self, first: torch.Tensor, targets: Targets, batch: Batch, wanted: Set[str]
+    ) -> dict[str, torch.Tensor]:
+        options, device = self._options, first.device
         found: dict[str, torch.Tensor] = {}
         if self._teacher.task == "text-generation":
             return self._on_next_tokens(first, targets, batch)

@@ -31,7 +31,14 @@ from edgekit.distill.pace import Pace
 from edgekit.distill.precision import computing_in
 from edgekit.distill.processes import Processes, training_processes
 from edgekit.distill.protocol import Batch, Objective, Point, Trained
-from edgekit.distill.schedule import TrainingPlan, averaging, learning_rate, micro_batches, steps_from
+from edgekit.distill.schedule import (
+    Nearness,
+    TrainingPlan,
+    averaging,
+    learning_rate,
+    micro_batches,
+    steps_from,
+)
 from edgekit.distill.tally import Seen, Tally, fetched, stopped, unsound
 from edgekit.errors import (
     DataError,
@@ -63,6 +70,7 @@ def train(
     folder: Path,
     identity: Mapping[str, str],
     progress: Progress = silent,
+    near: Nearness | None = None,
 ) -> Trained:
     """Train a copy of a student; of all that are evaluated, the given one among them, return the best.
 
@@ -81,6 +89,7 @@ def train(
         folder: For checkpoints; the caller removes it when the result is safe.
         identity: What is trained on what, in words or digests; checkpoints of another identity are refused.
         progress: Told at most once a second and at each evaluation.
+        near: Where given, the samples of later steps are near each other.
 
     Raises:
         DataError: There are no samples, or the checkpoints are those of another run.
@@ -101,7 +110,9 @@ def train(
     make_trainable(learner.module)
     cuda = [processes.device] if processes.device.type == "cuda" else []
     with torch.random.fork_rng(cuda), objective.watching(learner):
-        run = _Run(plan, processes, learner, shown, objective, samples, evaluate, watch, folder, progress)
+        run = _Run(
+            plan, processes, learner, shown, objective, samples, evaluate, watch, folder, progress, near
+        )
         run.resume()
         run.go()
     return run.result()
@@ -121,6 +132,7 @@ class _Run:
     watch: str
     folder: Path
     progress: Progress
+    near: Nearness | None
     done: int = 0
     points: list[Point] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
@@ -155,7 +167,7 @@ class _Run:
         if not self.points:
             torch.manual_seed(_seed(self.plan.seed, 0, self.processes.rank))
             self.look()
-        for step, indices in steps_from(self.samples, self.plan, self.done):
+        for step, indices in steps_from(self.samples, self.plan, self.done, self.near):
             if self.over:
                 break
             torch.manual_seed(_seed(self.plan.seed, step, self.processes.rank))

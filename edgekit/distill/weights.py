@@ -28,6 +28,9 @@ Source: Muralidharan et al. 2024, arXiv:2407.14679 (Minitron), whose best practi
 ON_LAYERS: dict[str, float] = {"hidden": 0.1, "relations": 0.0}
 """Losses on the layers of transformers, for every task, likewise."""
 
+COMPARISONS = frozenset({"similarity", "anchors"})
+"""Losses that ask how texts resemble each other, and begin when `comparisons_from` says."""
+
 _NEED_LABELS = ("hard", "contrastive")
 _GRADES = ("soft", "reverse")
 """What a teacher says of texts that a student wrote."""

@@ -114,6 +114,18 @@ def test_anchors_tell_how_similar_a_text_is_to_others_by_the_teacher(sentences):
     assert own["anchors"] < 1e-3 < turned["anchors"]
 
 
+def test_texts_are_compared_from_where_the_options_say(sentences):
+    model, samples, folder = sentences
+    weights = {"cosine": 1.0, "similarity": 1.0, "anchors": 1.0}
+    options = LossOptions(comparisons_from=0.7)
+    early, late = (
+        _losses(model, model, samples, folder, weights, share_done=share, options=options)
+        for share in (0.69, 0.7)
+    )
+    assert early.keys() == {"cosine"}
+    assert late.keys() == weights.keys()
+
+
 def test_no_text_is_its_own_anchor(sentences):
     model, samples, folder = sentences
     # of two texts only the other one is left, which has all of the probability
