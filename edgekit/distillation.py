@@ -81,8 +81,9 @@ class LossOptions(_Table):
         anchors: How similar a text is to others' vectors by the teacher, as a distribution.
         anchor_samples: How many of those vectors each step draws from the teacher's outputs.
         similarity_temperature: Of both distributions.
-        comparisons_from: Share of the training after which `similarity` and `anchors` begin, and batches of
-            neighbours: first close to the teacher, then told apart.
+        comparisons_from: Share of the training after which `similarity` and `anchors` rise from nothing to
+            their weights, until its end, and batches of neighbours begin: first close to the teacher, then
+            told apart. None lets them count from the first step.
         contrastive: Each text nearer to its pair than to the others' pairs.
         contrastive_temperature: Of that choice.
         hidden: What the layers give.
@@ -103,7 +104,7 @@ class LossOptions(_Table):
     anchors: Weight | None = None
     anchor_samples: PositiveInt = 8192
     similarity_temperature: Temperature = 0.05
-    comparisons_from: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    comparisons_from: Annotated[float, Field(ge=0, lt=1)] | None = None
     contrastive: Weight = 0.0
     contrastive_temperature: Temperature = 0.05
     hidden: Weight | None = None

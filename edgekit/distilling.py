@@ -23,7 +23,7 @@ from edgekit.distill.processes import training_processes
 from edgekit.distill.schedule import Nearness
 from edgekit.distill.student import changed, fresh_student, refuse_unfit
 from edgekit.distill.training import Trained, TrainingPlan, train
-from edgekit.distill.weights import weights_of
+from edgekit.distill.weights import COMPARISONS, weights_of
 from edgekit.distillation import ChangeOptions, DistillOptions
 from edgekit.errors import DataError, ModelError, RecipeError
 from edgekit.model import ModelRef, TorchModel
@@ -163,16 +163,16 @@ def lesson_of(
     """
     options = recipe.distill
     assert options is not None
-    if options.neighbours and teacher.task not in _PAIRED:
-        raise RecipeError(
-            f"[distill] neighbours is nothing for {teacher.task}",
-            "Only sentence embeddings are near each other.",
-        )
     samples, held_out, digest = _samples(recipe, teacher, unseen)
     labelled = all(sample.label is not None for sample in samples)
     weights = weights_of(
         teacher.task, options.losses, labelled=labelled, layered=_layered(teacher) and _layered(student)
     )
+    if options.neighbours and not COMPARISONS & weights.keys():
+        raise RecipeError(
+            "[distill] neighbours needs a loss that compares texts",
+            "Give similarity or anchors a weight in [distill.losses]; sentence embeddings have them.",
+        )
     wanted = wanted_outputs(teacher.task, options.losses)
     if precision_of(options) != "fp32":
         wanted = replace(wanted, precision="bf16")
@@ -258,10 +258,7 @@ def _nearness(options: DistillOptions, plan: TrainingPlan, cache: TeacherCache) 
     """Return by what texts are near each other, where batches of near ones are asked for."""
     if not options.neighbours:
         return None
-    return Nearness(
-        lambda indices: cache.rows(indices).values.numpy(),
-        round(options.losses.comparisons_from * plan.steps),
-    )
+    return Nearness(lambda indices: cache.rows(indices).values.numpy(), plan.best_from)
 
 
 def loss_on_the_way(trained: Trained) -> str:
@@ -357,6 +354,7 @@ def plan_of(options: DistillOptions, samples: int, seed: int) -> TrainingPlan:
         precision=precision_of(options),
         evaluate_every=options.evaluate_every or max(1, math.ceil(steps / _EVALUATIONS)),
         patience=options.patience,
+        best_from=round((options.losses.comparisons_from or 0) * steps),
         seed=seed,
         checkpoint_every=_CHECKPOINT_STEPS,
     )

@@ -144,15 +144,15 @@ def finished(
     coded = with_codes(student, {name: _for_module(codes[name], rules) for name in codes}, blocks)
     # Layers would need the teacher along, and teach what the student knows by now.
     weights = {name: value for name, value in lesson.weights.items() if name not in ON_LAYERS}
-    objective = Objective(
-        teacher, lesson.cache, coded, weights or lesson.weights, options.losses, None, recipe.seed
-    )
+    losses = options.losses.model_copy(update={"comparisons_from": None})
+    objective = Objective(teacher, lesson.cache, coded, weights or lesson.weights, losses, None, recipe.seed)
     steps = options.finish.steps
     plan = replace(
         plan_of(options, len(lesson.samples), recipe.seed),
         steps=steps,
         learning_rate=options.finish.learning_rate,
         evaluate_every=max(1, math.ceil(steps / _EVALUATIONS)),
+        best_from=0,
     )
     asked = [options.losses.model_dump(mode="json"), profile.name, recipe.seed]
     trained = train(

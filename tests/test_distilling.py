@@ -94,11 +94,26 @@ def test_an_interrupted_training_ends_in_the_same_weights(request_for, tmp_path)
     assert weights[0] == weights[1]
 
 
-def test_neighbours_are_for_sentence_embeddings_alone(request_for, tiny_classifier_dir, tmp_path):
-    request = request_for(tiny_classifier_dir, neighbours=True)
-    with pytest.raises(RecipeError, match="neighbours is nothing for text-classification"):
-        edgekit.distill_model(request, tmp_path / "out")
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"neighbours": True}, "neighbours needs a loss that compares texts"),
+        ({"losses": {"comparisons_from": 0.5}}, "comparisons_from is there, and no loss that compares"),
+    ],
+)
+def test_comparisons_are_asked_for_with_a_loss_that_compares(request_for, asked, message, tmp_path):
+    with pytest.raises(RecipeError, match=message):
+        edgekit.distill_model(request_for(**asked), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_best_is_chosen_of_what_has_learnt_to_compare_too(request_for, tmp_path):
+    losses = {"similarity": 1.0, "comparisons_from": 0.5}
+    request = request_for(losses=losses, neighbours=True, evaluate_every=1, learning_rate=0.3)
+    record = _record(edgekit.distill_model(request, tmp_path / "out"))
+    compared = [point["step"] for point in record.facts["curve"] if "similarity" in point["losses"]]
+    assert compared == [5, 6]
+    assert record.facts["best_step"] > 3
 
 
 def test_a_corpus_that_changed_meanwhile_is_refused_with_the_difference(request_for, texts, tmp_path):

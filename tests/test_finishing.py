@@ -221,6 +221,15 @@ def test_a_finish_brings_the_student_with_codes_closer_to_its_teacher(request_fo
     assert not any(r.step == "distillation" for r in result.history)
 
 
+def test_in_a_finish_comparisons_count_from_its_first_step(request_for, tmp_path):
+    losses = {"similarity": 1.0, "comparisons_from": 0.9}
+    recipe = request_for(steps=10, finish={"steps": 2}, fresh={"layers": 1}, losses=losses)
+    recipe = recipe.model_copy(update={"compress": CompressOptions()})
+    first, *after = _finish(edgekit.distill_model(recipe, tmp_path / "out").history).facts["curve"]
+    assert not first["losses"]
+    assert all("similarity" in point["losses"] for point in after)
+
+
 def test_one_recipe_trains_finishes_and_packages_with_tables_in_4_bits(request_for, tmp_path):
     result = edgekit.export(request_for(quantize={"embeddings": "int4"}), tmp_path / "out")
     history = result.reports[0].history

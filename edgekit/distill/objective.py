@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -17,7 +17,7 @@ from edgekit.distill import losses
 from edgekit.distill.cache import Targets, TeacherCache, Wanted
 from edgekit.distill.matching import Projections, layer_map, watched
 from edgekit.distill.training import Batch
-from edgekit.distill.weights import COMPARISONS, ON_LAYERS
+from edgekit.distill.weights import ON_LAYERS
 from edgekit.distill.writing import prompts, written
 from edgekit.distillation import LossOptions
 from edgekit.model import TorchModel
@@ -134,16 +134,13 @@ class Objective:
         fading = 1 - share_done / self._options.layers_until
         if self._seen and fading > 0:  # before another forward overwrites what was seen
             found |= {name: fading * value for name, value in self._on_layers(batch, first.device).items()}
-        wanted = set(self._weights)
-        if share_done < self._options.comparisons_from:
-            wanted -= COMPARISONS
-        found |= self._on_outputs(first, self._cache.rows(batch.indices), batch, wanted)
+        found |= self._on_outputs(first, self._cache.rows(batch.indices), batch, self._rising(share_done))
         return {name: self._weights[name] * value for name, value in found.items()}
 
     def _on_outputs(
-        self, first: torch.Tensor, targets: Targets, batch: Batch, wanted: Set[str]
+        self, first: torch.Tensor, targets: Targets, batch: Batch, rising: float
     ) -> dict[str, torch.Tensor]:
-        options, device = self._options, first.device
+        options, wanted, device = self._options, self._weights, first.device
         found: dict[str, torch.Tensor] = {}
         if self._teacher.task == "text-generation":
             return self._on_next_tokens(first, targets, batch)
@@ -152,10 +149,11 @@ class Objective:
         theirs = targets.values[alike.repeat_interleave(targets.counts)].to(device)
         if "cosine" in wanted:
             found["cosine"] = losses.cosine(own, theirs)
-        if "similarity" in wanted:
-            found["similarity"] = losses.similarity_distribution(own, theirs, options.similarity_temperature)
-        if "anchors" in wanted:
-            found["anchors"] = self._on_anchors(own, theirs, batch, alike)
+        if "similarity" in wanted and rising:
+            loss = losses.similarity_distribution(own, theirs, options.similarity_temperature)
+            found["similarity"] = rising * loss
+        if "anchors" in wanted and rising:
+            found["anchors"] = rising * self._on_anchors(own, theirs, batch, alike)
         if "soft" in wanted:
             many = self._teacher.task.startswith("multi-label")
             soft = losses.soft_decisions if many else losses.soft_labels
@@ -174,6 +172,11 @@ class Objective:
                 first, next(iter(answers.values())), options.contrastive_temperature
             )
         return found
+
+    def _rising(self, share_done: float) -> float:
+        """Return how much of their weight the losses that compare texts have by now."""
+        begin = self._options.comparisons_from
+        return 1.0 if begin is None else max(share_done - begin, 0.0) / (1 - begin)
 
     def _on_anchors(
         self, own: torch.Tensor, theirs: torch.Tensor, batch: Batch, alike: torch.Tensor

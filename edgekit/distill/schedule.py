@@ -61,6 +61,8 @@ class TrainingPlan:
         evaluate_every: Steps between evaluations; 0 evaluates only before the first and after the last.
         patience: Evaluations without a new best, how it was before training aside, after which training
             stops; 0 never stops early.
+        best_from: Step at which what is minimised changes: of the evaluations after it the best is chosen
+            anew; 0 has no such step.
         seed: Of the samples' order and of what the losses draw.
         checkpoint_every: Steps between checkpoints; 0 writes one only at the end.
     """
@@ -77,6 +79,7 @@ class TrainingPlan:
     precision: Precision
     evaluate_every: int
     patience: int
+    best_from: int
     seed: int
     checkpoint_every: int
 

@@ -155,10 +155,10 @@ class _Run:
     def over(self) -> bool:
         """Whether so many evaluations brought nothing better than one before them.
 
-        How close the student was before it learnt does not count: the rate of the start may take it away
-        from there for a while.
+        How close the student was before it learnt does not count, or before something else was asked of it:
+        either may take it away from there for a while.
         """
-        values = [point.quality[self.watch] for point in self.points if point.step]
+        values = [point.quality[self.watch] for point in self.points if point.step > self.plan.best_from]
         best = int(np.argmax(np.nan_to_num(values, nan=-np.inf))) if values else 0
         return bool(self.plan.patience) and len(values) - 1 - best >= self.plan.patience
 
@@ -218,7 +218,7 @@ class _Run:
         if self.watch not in quality:
             raise RecipeError(f"a student's quality has no '{self.watch}'", nearest(self.watch, quality))
         value = quality[self.watch]
-        if self.best is None or value > self.best[1] or (math.isnan(self.best[1]) and not math.isnan(value)):
+        if self.best is None or self._betters(*self.best, value):
             self.best = (self.done, value)
             if self.processes.main:
                 state = {"step": self.done, "value": value, "student": self.shown.module.state_dict()}
@@ -228,6 +228,11 @@ class _Run:
         self.tally = Tally()
         best = f"best {self.best[1]:.4g} at step {self.best[0]}"
         self.pace.matters(self.done, f"{self.watch} {value:.4g}, {best}")
+
+    def _betters(self, step: int, best: float, value: float) -> bool:
+        """Return whether an evaluation's quality is better than the best so far, if that still counts."""
+        anew = 0 < self.plan.best_from < self.done and step <= self.plan.best_from
+        return anew or value > best or (math.isnan(best) and not math.isnan(value))
 
     def save(self) -> None:
         """Write a checkpoint to go on from."""

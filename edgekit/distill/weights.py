@@ -29,7 +29,7 @@ ON_LAYERS: dict[str, float] = {"hidden": 0.1, "relations": 0.0}
 """Losses on the layers of transformers, for every task, likewise."""
 
 COMPARISONS = frozenset({"similarity", "anchors"})
-"""Losses that ask how texts resemble each other, and begin when `comparisons_from` says."""
+"""Losses that ask how texts resemble each other, and rise from where `comparisons_from` says."""
 
 _NEED_LABELS = ("hard", "contrastive")
 _GRADES = ("soft", "reverse")
@@ -74,6 +74,11 @@ def weights_of(task: str, options: LossOptions, *, labelled: bool, layered: bool
     weights = {name: found[name] for name in usual if found.get(name)}
     if not weights:
         raise RecipeError("every loss counts nothing: there is nothing to learn from", "Leave one above 0.")
+    if options.comparisons_from is not None and not COMPARISONS & weights.keys():
+        raise RecipeError(
+            "[distill.losses] comparisons_from is there, and no loss that compares texts",
+            "Give similarity or anchors a weight, or leave it out.",
+        )
     if options.on_policy and task != "text-generation":
         raise RecipeError(
             f"[distill.losses] on_policy is nothing for {task}",

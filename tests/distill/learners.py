@@ -28,6 +28,7 @@ PLAN = TrainingPlan(
     precision="fp32",
     evaluate_every=4,
     patience=0,
+    best_from=0,
     seed=3,
     checkpoint_every=5,
 )

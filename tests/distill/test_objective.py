@@ -40,6 +40,7 @@ def _losses(teacher, student, samples, folder, weights, *, share_done=0.0, kept=
     objective = Objective(teacher, cache, student, weights, options, kept, seed=0)
     batch = Batch(tuple(range(len(samples))), fed(student, samples), samples)
     with torch.no_grad(), objective.watching(student):
+        torch.manual_seed(0)
         found = objective(student.module(**batch.inputs), batch, share_done)
     return {name: float(value) for name, value in found.items()}
 
@@ -114,16 +115,20 @@ def test_anchors_tell_how_similar_a_text_is_to_others_by_the_teacher(sentences):
     assert own["anchors"] < 1e-3 < turned["anchors"]
 
 
-def test_texts_are_compared_from_where_the_options_say(sentences):
+def test_comparisons_rise_from_where_the_options_say_to_the_end(sentences):
     model, samples, folder = sentences
-    weights = {"cosine": 1.0, "similarity": 1.0, "anchors": 1.0}
-    options = LossOptions(comparisons_from=0.7)
-    early, late = (
-        _losses(model, model, samples, folder, weights, share_done=share, options=options)
-        for share in (0.69, 0.7)
+    weights, student = {"cosine": 1.0, "similarity": 1.0, "anchors": 1.0}, _turned(model)
+    before, half, end = (
+        _losses(model, student, samples, folder, weights, share_done=share, options=options)
+        for options in [LossOptions(comparisons_from=0.6)]
+        for share in (0.6, 0.8, 1.0)
     )
-    assert early.keys() == {"cosine"}
-    assert late.keys() == weights.keys()
+    assert before.keys() == {"cosine"}
+    for name in ("similarity", "anchors"):
+        assert half[name] == pytest.approx(end[name] / 2, rel=1e-4)
+    assert half["cosine"] == end["cosine"]
+    whole = _losses(model, student, samples, folder, weights)
+    assert whole["similarity"] == pytest.approx(end["similarity"], rel=1e-4)
 
 
 def test_no_text_is_its_own_anchor(sentences):

@@ -259,6 +259,12 @@ class TestTheBest:
         trained = run(tmp_path, plan, evaluate=lambda model: {"closeness": next(qualities)})
         assert (trained.best_step, trained.steps_run) == (0, 7)
 
+    def test_where_something_else_is_asked_the_best_is_chosen_anew(self, tmp_path: Path) -> None:
+        qualities = iter([0.1, 0.9, 0.8, 0.7, 0.3, 0.4, 0.35, 0.38, 0.95])
+        plan = replace(PLAN, evaluate_every=1, patience=2, best_from=3)
+        trained = run(tmp_path, plan, evaluate=lambda model: {"closeness": next(qualities)})
+        assert (trained.best_step, trained.steps_run, trained.stopped_early) == (5, 7, True)
+
     def test_a_quality_that_is_no_number_is_never_the_best(self, tmp_path: Path) -> None:
         qualities = iter([float("nan"), 0.5, float("nan"), 0.4])
         trained = run(tmp_path, evaluate=lambda model: {"closeness": next(qualities)})
