@@ -135,6 +135,8 @@ class DistillOptions(_Table):
         warm_up: Share of the steps in which it rises from zero.
         decay: How it falls to zero afterwards.
         weight_decay: Of matrices, as AdamW has it.
+        beta2: AdamW's decay of squared gradients. 0.999 remembers a thousand steps; where a loss joins on
+            the way and brings larger gradients, 0.98 keeps its steps from being too long.
         ema: Decay of the running mean of the weights that is evaluated and kept; 0 keeps the weights.
         precision: `bf16` and `fp16` where the hardware has them; `auto` is bf16 on a GPU and fp32 elsewhere.
         evaluate_every: Steps between evaluations; None makes 20 of them.
@@ -162,6 +164,7 @@ class DistillOptions(_Table):
     warm_up: Annotated[float, Field(ge=0, lt=1)] = 0.05
     decay: Literal["linear", "cosine"] = "linear"
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.01
+    beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     evaluate_every: PositiveInt | None = None

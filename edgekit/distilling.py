@@ -349,6 +349,7 @@ def plan_of(options: DistillOptions, samples: int, seed: int) -> TrainingPlan:
         warm_up=options.warm_up,
         decay=options.decay,
         weight_decay=options.weight_decay,
+        beta2=options.beta2,
         ema=options.ema,
         clip_norm=1.0,
         precision=precision_of(options),

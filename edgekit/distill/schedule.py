@@ -55,6 +55,7 @@ class TrainingPlan:
         warm_up: Share of the steps in which the learning rate rises to it, 0 to 1.
         decay: How it falls to 0 after that.
         weight_decay: AdamW's, of matrices.
+        beta2: AdamW's decay of squared gradients.
         ema: Decay of the running average of the weights, which is what is evaluated and returned; 0 has none.
         clip_norm: Longest gradient; 0 leaves them as they are.
         precision: Of the student's forward; the weights stay fp32. `fp16` needs a CUDA GPU.
@@ -74,6 +75,7 @@ class TrainingPlan:
     warm_up: float
     decay: Literal["linear", "cosine"]
     weight_decay: float
+    beta2: float
     ema: float
     clip_norm: float
     precision: Precision

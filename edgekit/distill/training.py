@@ -144,6 +144,7 @@ class _Run:
         self.optimizer = torch.optim.AdamW(
             parameter_groups(self.learner.module, self.parameters, self.plan.weight_decay),
             lr=self.plan.learning_rate,
+            betas=(0.9, self.plan.beta2),
             fused=self.processes.device.type in _FUSED,
         )
         self.scaler = torch.amp.GradScaler("cuda", enabled=self.plan.precision == "fp16")

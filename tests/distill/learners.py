@@ -23,6 +23,7 @@ PLAN = TrainingPlan(
     warm_up=0.25,
     decay="linear",
     weight_decay=0.01,
+    beta2=0.999,
     ema=0.0,
     clip_norm=1.0,
     precision="fp32",

@@ -171,6 +171,12 @@ class TestLearning:
         run(tmp_path, student=student, objective=objective)
         assert torch.equal(torch.rand(3), expected)
 
+    def test_how_long_squared_gradients_count_decides_about_the_weights(self, tmp_path: Path) -> None:
+        long, short = (
+            run(tmp_path / str(beta2), replace(PLAN, beta2=beta2)).student for beta2 in (0.999, 0.5)
+        )
+        assert bytes_of(long) != bytes_of(short)
+
     def test_only_matrices_decay(self) -> None:
         module = torch.nn.ModuleDict(
             {
