@@ -17,7 +17,7 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +128,13 @@ def start_of(name: str) -> Path | None:
     return folder
 
 
+def ablated_table(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the ablated recipe for a student that is made already, with changes."""
+    table = overlay(read_table(RECIPES / f"{ABLATED}.toml"), changes)
+    del table["compress"]
+    return table
+
+
 def ablated(
     name: str, seed: int, original: TorchModel, reference: np.ndarray, texts: Sequence[str]
 ) -> dict[str, float]:
@@ -135,9 +142,7 @@ def ablated(
     start = start_of(name)
     student = {} if start is None else {"student": str(start)}
     changes = {**SHORT, "cache": str(ABLATION / "teacher"), **student, **VARIANTS[name]}
-    table = overlay(read_table(RECIPES / f"{ABLATED}.toml"), {"seed": seed, "distill": changes})
-    del table["compress"]
-    recipe = recipe_from_table(table)
+    recipe = recipe_from_table(ablated_table({"seed": seed, "distill": changes}))
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
         teacher, data = sift(original, read_data(recipe, calibrates=True), recipe)

@@ -17,13 +17,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.compression import BUILD, HELD_OUT, PACKAGE_PAIRS, RECIPES, ROOT, judged
-from benchmarks.distillation import ABLATED, IN_DOMAIN, VARIANTS, package_of, start_of
+from benchmarks.compression import BUILD, HELD_OUT, PACKAGE_PAIRS, ROOT, judged
+from benchmarks.distillation import ABLATED, IN_DOMAIN, VARIANTS, ablated_table, package_of, start_of
 from benchmarks.rows import refuse_unknown
 from benchmarks.students import kept_rows, write_results
 from edgekit import export, open_package
 from edgekit.model import ModelRef
-from edgekit.recipe import Recipe, overlay, read_table, recipe_from_table
+from edgekit.recipe import Recipe, recipe_from_table
 from edgekit.source import load
 from tools.demo import prepare
 
@@ -31,13 +31,21 @@ OUTPUT = Path(__file__).parent / "results" / "distillation_controls.json"
 
 SIZES = {"epochs": 0.4, "distinct": 200_000, "pairs": PACKAGE_PAIRS}
 
-ROWS: dict[str, tuple[str, dict[str, float]]] = {
+APART = {
+    "beta2": 0.98,
+    "neighbours": True,
+    "losses": {"similarity": 0.3, "anchors": 0.3, "comparisons_from": 0.5},
+}
+"""How the ablated recipe teaches to tell near texts apart."""
+
+ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "chosen, repaired": ("cosine alone", {}),
-    "chosen, repaired, also taught by anchors": ("cosine alone", {"anchors": 0.3}),
+    "chosen, repaired, also taught by anchors": ("cosine alone", {"losses": {"anchors": 0.3}}),
+    "chosen, repaired, taught to tell near texts apart": ("cosine alone", APART),
     "every other layer": ("every other layer", {}),
     "fresh": ("fresh", {}),
 }
-"""Row -> the variant of the ablation that starts alike, and losses besides the recipe's."""
+"""Row -> the variant of the ablation that starts alike, and how it is taught besides by the cosine."""
 
 
 def folder_of(name: str) -> str:
@@ -47,14 +55,11 @@ def folder_of(name: str) -> str:
 
 def recipe_of(name: str, student: Path | None) -> Recipe:
     """Return the request of a row: the ablated recipe with another student and fewer steps."""
-    variant, losses = ROWS[name]
+    variant, taught = ROWS[name]
     start = VARIANTS[variant] if student is None else {"student": str(student)}
     gates = {"cosine_mean": 0.0, "cosine_p05": -1.0, "rank_correlation": -1.0, "clip_rate": 0.2}
-    distill = {"epochs": SIZES["epochs"], "samples": SIZES["distinct"], "losses": losses, **start}
-    changes: dict[str, Any] = {"gates": gates, "distill": distill}
-    table = overlay(read_table(RECIPES / f"{ABLATED}.toml"), changes)
-    del table["compress"]
-    return recipe_from_table(table)
+    distill = {"epochs": SIZES["epochs"], "samples": SIZES["distinct"], **taught, **start}
+    return recipe_from_table(ablated_table({"gates": gates, "distill": distill}))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -17,14 +17,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.compression import BUILD, PAIRS, RECIPES, ROOT, embedded, embedded_by, retrieval_texts
-from benchmarks.distillation import ABLATED, ABLATION, SHORT, start_of
+from benchmarks.compression import BUILD, PAIRS, ROOT, embedded, embedded_by, retrieval_texts
+from benchmarks.distillation import ABLATION, SHORT, ablated_table, start_of
 from benchmarks.quality import compare as compare_quality
 from benchmarks.rows import refuse_unknown
 from benchmarks.students import kept_rows, write_results
 from edgekit import export
 from edgekit.model import ModelRef
-from edgekit.recipe import Recipe, overlay, read_table, recipe_from_table
+from edgekit.recipe import Recipe, recipe_from_table
 from edgekit.source import load
 from tools.demo import prepare
 
@@ -57,9 +57,7 @@ def recipe_of(name: str, student: Path) -> Recipe:
         },
         "quantize": {"embeddings": embeddings},
     }
-    table = overlay(read_table(RECIPES / f"{ABLATED}.toml"), changes)
-    del table["compress"]
-    return recipe_from_table(table)
+    return recipe_from_table(ablated_table(changes))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

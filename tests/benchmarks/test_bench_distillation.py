@@ -23,7 +23,7 @@ from benchmarks.distillation_page import (
 from benchmarks.students import over_seeds
 from edgekit.distill.weights import weights_of
 from edgekit.distillation import LossOptions
-from edgekit.recipe import overlay, read_table, recipe_from_table
+from edgekit.recipe import read_table, recipe_from_table
 
 QUALITY = {"recall_at_1": 0.4, "rank_correlation": 0.9, "cosine_mean": 0.95, "cosine_p05": 0.8}
 POINTS = [
@@ -62,11 +62,12 @@ def test_every_recipe_that_trains_is_a_row_and_no_other():
 
 @pytest.mark.parametrize("name", distillation.VARIANTS)
 def test_every_row_of_the_ablation_is_a_request_that_can_be_made(name):
-    table = read_table(distillation.RECIPES / f"{distillation.ABLATED}.toml")
-    changed = recipe_from_table(
-        overlay(table, {"distill": {**distillation.SHORT, **distillation.VARIANTS[name]}})
-    )
+    changes = {**distillation.SHORT, **distillation.VARIANTS[name]}
+    changed = recipe_from_table(distillation.ablated_table({"distill": changes}))
     assert changed.distill.samples == distillation.SHORT["samples"]
+    losses = weights_of("sentence-embedding", changed.distill.losses, labelled=False, layered=True)
+    assert len(losses) == 1 + name.startswith("+")
+    assert "cosine" in losses
 
 
 @pytest.mark.parametrize("name", distillation_digits.ROWS)
@@ -125,8 +126,10 @@ def test_controls_differ_in_who_learns_alone(name, tmp_path):
     ablated = recipe_from_table(read_table(distillation.RECIPES / f"{distillation.ABLATED}.toml"))
     alike = {"data", "learning_rate", "samples", "cache", "precision"}
     assert recipe.distill.model_dump(include=alike) == ablated.distill.model_dump(include=alike)
-    losses = ablated.distill.losses
-    assert recipe.distill.losses in (losses, losses.model_copy(update={"anchors": 0.3}))
+    losses = weights_of("sentence-embedding", recipe.distill.losses, labelled=False, layered=True)
+    extra = {"also taught by": {"anchors"}, "near texts": {"similarity", "anchors"}}
+    assert losses.keys() - {"cosine"} == next((extra[part] for part in extra if part in name), set())
+    assert recipe.distill.neighbours == ("near texts" in name)
     assert recipe.quantize == ablated.quantize
     rows = distillation_controls.ROWS
     assert len({distillation_controls.folder_of(row) for row in rows}) == len(rows)
