@@ -75,7 +75,8 @@ CONTROLS = """
 
 Students of the shape of `minilm-b` (3 layers, 512 neurons), taught alike on {seen:,} texts and packaged
 alike, so that their files have the same size; judged like the packages above, one seed. *Every other layer*
-has evenly spaced layers and neurons drawn at random, without repair; *fresh* has random weights. Again:
+has evenly spaced layers and neurons drawn at random, without repair; *fresh* has random weights; *near texts*
+come in batches over the second half, with `similarity` and `anchors` rising to 0.3 and `beta2 = 0.98`. Again:
 `{command}`.
 """
 

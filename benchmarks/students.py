@@ -26,11 +26,13 @@ PLAN: dict[str, Any] = {
     "warm_up": 0.05,
     "decay": "linear",
     "weight_decay": 0.01,
+    "beta2": 0.999,
     "ema": 0.0,
     "clip_norm": 1.0,
     "precision": "fp32",
     "evaluate_every": 0,
     "patience": 0,
+    "best_from": 0,
     "checkpoint_every": 0,
 }
 """What `edgekit distill` does where nothing is said, but for evaluations."""
