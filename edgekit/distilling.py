@@ -20,7 +20,6 @@ from edgekit.distill.fingerprint import model_sha256
 from edgekit.distill.objective import Objective, wanted_outputs
 from edgekit.distill.precision import Precision
 from edgekit.distill.processes import training_processes
-from edgekit.distill.schedule import Nearness
 from edgekit.distill.student import changed, fresh_student, refuse_unfit
 from edgekit.distill.training import Trained, TrainingPlan, train
 from edgekit.distill.weights import COMPARISONS, weights_of
@@ -242,7 +241,7 @@ def distilled(
             "options": sha256_json({**asked, "seed": recipe.seed}),
         },
         progress=progress,
-        near=_nearness(options, plan, lesson.cache),
+        near=(lambda indices: lesson.cache.rows(indices).values.numpy()) if options.neighbours else None,
     )
     did = (
         f"Trained for {trained.steps_run:,} steps of {plan.batch * plan.accumulate} samples"
@@ -252,13 +251,6 @@ def distilled(
     facts = {**sizes(student, trained.student), **training_facts(trained, plan, lesson.weights, lesson)}
     record = clock.record("distill", "distillation", did, **facts)
     return replace(trained.student, history=(*student.history, record))
-
-
-def _nearness(options: DistillOptions, plan: TrainingPlan, cache: TeacherCache) -> Nearness | None:
-    """Return by what texts are near each other, where batches of near ones are asked for."""
-    if not options.neighbours:
-        return None
-    return Nearness(lambda indices: cache.rows(indices).values.numpy(), plan.best_from)
 
 
 def loss_on_the_way(trained: Trained) -> str:

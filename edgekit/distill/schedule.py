@@ -30,17 +30,8 @@ NEAR_WINDOW_STEPS = 256
 _POWER_ROUNDS = 6  # roughly the direction, which is all that a division needs
 
 
-@dataclass(frozen=True)
-class Nearness:
-    """By what samples are near each other, and from where on a step's samples are.
-
-    Attributes:
-        vectors: Gives samples' vectors by their indices: → [samples, dim].
-        from_step: Windows of steps that begin before it are mixed as ever.
-    """
-
-    vectors: Callable[[Sequence[int]], np.ndarray]
-    from_step: int
+Vectors = Callable[[Sequence[int]], np.ndarray]
+"""Gives samples' vectors by their indices: → [samples, dim]."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +54,7 @@ class TrainingPlan:
         patience: Evaluations without a new best, how it was before training aside, after which training
             stops; 0 never stops early.
         best_from: Step at which what is minimised changes: of the evaluations after it the best is chosen
-            anew; 0 has no such step.
+            anew, and near samples come together; 0 has no such step.
         seed: Of the samples' order and of what the losses draw.
         checkpoint_every: Steps between checkpoints; 0 writes one only at the end.
     """
@@ -132,7 +123,7 @@ def averaging(plan: TrainingPlan, step: int) -> float:
 
 
 def batch_plan(
-    samples: Sequence[Sample], plan: TrainingPlan, epoch: int, near: Nearness | None = None
+    samples: Sequence[Sample], plan: TrainingPlan, epoch: int, near: Vectors | None = None
 ) -> tuple[tuple[int, ...], ...]:
     """Return which samples each step of an epoch looks at.
 
@@ -144,7 +135,8 @@ def batch_plan(
         samples: All of them.
         plan: Its batch, accumulation and seed. Batches of 4 with 2 accumulated see what batches of 8 see.
         epoch: From 0.
-        near: Where given, the samples of later steps are near each other, besides of like length.
+        near: Where given, the samples of a step are near each other by these vectors, besides of like length,
+            in windows that begin at the plan's `best_from` or after it.
 
     Returns:
         Indices into `samples`, one tuple per step, by length where the samples are texts.
@@ -157,9 +149,9 @@ def batch_plan(
     window_steps = NEAR_WINDOW_STEPS if near else WINDOW_STEPS
     for number, window in enumerate(_parts(whole, window_steps * size)):
         window.sort(key=lambda index: length_of(samples[index]))
-        if near and epoch * (len(whole) // size) + number * window_steps >= near.from_step:
+        if near and epoch * (len(whole) // size) + number * window_steps >= plan.best_from:
             bands = _parts(window, NEAR_STEPS * size)
-            groups = [group for band in bands for group in divided(band, near.vectors(band), size)]
+            groups = [group for band in bands for group in divided(band, near(band), size)]
         else:
             groups = _parts(window, size)
         steps.extend(tuple(groups[place]) for place in rng.permutation(len(groups)))
@@ -192,7 +184,7 @@ def divided(indices: Sequence[int], vectors: np.ndarray, size: int) -> list[list
 
 
 def steps_from(
-    samples: Sequence[Sample], plan: TrainingPlan, first: int, near: Nearness | None = None
+    samples: Sequence[Sample], plan: TrainingPlan, first: int, near: Vectors | None = None
 ) -> Iterator[tuple[int, tuple[int, ...]]]:
     """Yield (steps done before, indices of its samples) for every step from `first` to the plan's last."""
     per_epoch = max(len(samples) // plan.samples_per_step, 1)

@@ -32,8 +32,8 @@ from edgekit.distill.precision import computing_in
 from edgekit.distill.processes import Processes, training_processes
 from edgekit.distill.protocol import Batch, Objective, Point, Trained
 from edgekit.distill.schedule import (
-    Nearness,
     TrainingPlan,
+    Vectors,
     averaging,
     learning_rate,
     micro_batches,
@@ -70,7 +70,7 @@ def train(
     folder: Path,
     identity: Mapping[str, str],
     progress: Progress = silent,
-    near: Nearness | None = None,
+    near: Vectors | None = None,
 ) -> Trained:
     """Train a copy of a student; of all that are evaluated, the given one among them, return the best.
 
@@ -89,7 +89,7 @@ def train(
         folder: For checkpoints; the caller removes it when the result is safe.
         identity: What is trained on what, in words or digests; checkpoints of another identity are refused.
         progress: Told at most once a second and at each evaluation.
-        near: Where given, the samples of later steps are near each other.
+        near: Where given, the samples of a step are near each other by these vectors, see `batch_plan`.
 
     Raises:
         DataError: There are no samples, or the checkpoints are those of another run.
@@ -132,7 +132,7 @@ class _Run:
     watch: str
     folder: Path
     progress: Progress
-    near: Nearness | None
+    near: Vectors | None
     done: int = 0
     points: list[Point] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgekit.data import Sample
-from edgekit.distill.schedule import Nearness, averaging, batch_plan, learning_rate, micro_batches, steps_from
+from edgekit.distill.schedule import averaging, batch_plan, learning_rate, micro_batches, steps_from
 from tests.distill.learners import PLAN
 
 
@@ -70,7 +70,7 @@ def test_samples_without_a_length_stay_permuted() -> None:
 def test_near_samples_are_divided_without_loss_or_doubles(count: int, size: int, seed: int) -> None:
     vectors = np.random.default_rng(seed).integers(-1, 2, size=(count, 3))  # many are the same
     plan = replace(PLAN, batch=size, accumulate=1)
-    steps = batch_plan(texts(count), plan, seed, Nearness(lambda indices: vectors[list(indices)], 0))
+    steps = batch_plan(texts(count), plan, seed, lambda indices: vectors[list(indices)])
     seen = [index for step in steps for index in step]
     assert {len(step) for step in steps} == {min(size, count)}
     assert len(set(seen)) == len(seen) > count - size
@@ -82,7 +82,7 @@ def test_a_step_of_near_samples_holds_near_samples() -> None:
     vectors = centres[kinds] + 0.01 * np.random.default_rng(2).normal(size=(512, 16))
     samples = tuple(Sample({"x": np.zeros(2)}) for _ in range(512))
     plan = replace(PLAN, batch=16, accumulate=2)
-    near = batch_plan(samples, plan, 0, Nearness(lambda indices: vectors[list(indices)], 0))
+    near = batch_plan(samples, plan, 0, lambda indices: vectors[list(indices)])
     assert np.mean([len(set(kinds[list(step)])) for step in near]) < 2
     assert np.mean([len(set(kinds[list(step)])) for step in batch_plan(samples, plan, 0)]) > 7
 
@@ -90,9 +90,11 @@ def test_a_step_of_near_samples_holds_near_samples() -> None:
 def test_steps_are_mixed_as_ever_until_near_ones_begin() -> None:
     vectors = np.random.default_rng(0).normal(size=(512, 4))
     samples = tuple(Sample({"x": np.zeros(2)}) for _ in range(512))
-    plan = replace(PLAN, batch=16, accumulate=1)  # 32 steps an epoch
-    near = Nearness(lambda indices: vectors[list(indices)], from_step=33)
-    same = [batch_plan(samples, plan, epoch) == batch_plan(samples, plan, epoch, near) for epoch in range(4)]
+    plan = replace(PLAN, batch=16, accumulate=1, best_from=33)  # 32 steps an epoch
+    same = [
+        batch_plan(samples, plan, epoch) == batch_plan(samples, plan, epoch, lambda at: vectors[list(at)])
+        for epoch in range(4)
+    ]
     assert same == [True, True, False, False]
 
 
@@ -100,7 +102,7 @@ def test_the_steps_of_near_samples_are_shuffled() -> None:
     vectors = np.arange(512.0)[:, None]
     samples = tuple(Sample({"x": np.zeros(2)}) for _ in range(512))
     plan = replace(PLAN, batch=16, accumulate=1)
-    steps = batch_plan(samples, plan, 0, Nearness(lambda indices: vectors[list(indices)], 0))
+    steps = batch_plan(samples, plan, 0, lambda indices: vectors[list(indices)])
     assert all(max(step) - min(step) < 48 for step in steps)
     assert abs(np.corrcoef([min(step) for step in steps], range(len(steps)))[0, 1]) < 0.5
 
